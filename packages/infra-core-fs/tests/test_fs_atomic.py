@@ -222,6 +222,28 @@ class TestCommit:
             fs.write_bytes_atomic(tmp_path, b"1")
         assert names(tmp_path) == []
 
+    @pytest.mark.parametrize("together", [False, True])
+    def test_the_working_folder_may_change_meanwhile(
+        self, together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A relative path is that of the folder in which it was opened."""
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path)
+        files = [fs.AtomicFile(name) for name in ("new/a.txt", "b.txt", "c.txt")]
+        for file in files:
+            file.write(b"x")
+        monkeypatch.chdir("other")
+        if together:
+            assert fs.commit_together(files) == [None, None, None]
+        else:
+            files[0].commit()
+            files[1].commit()
+            files[2].abort()
+        assert list(Path().iterdir()) == []
+        assert files[0].path == Path("new/a.txt")
+        left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+        assert left == ["a.txt", "b.txt", "c.txt"][: 2 + together]
+
     def test_paths_may_be_strings(self, tmp_path: Path) -> None:
         """`str` paths are taken as well as `Path`."""
         assert fs.write_text_atomic(str(tmp_path / "a"), "x") == tmp_path / "a"
@@ -528,6 +550,13 @@ class TestValues:
         """The bytes are the same on every system."""
         path = fs.write_json_atomic(tmp_path / "a.json", {"name": "Grüße", "n": [1]})
         assert path.read_bytes() == '{\n  "name": "Grüße",\n  "n": [\n    1\n  ]\n}\n'.encode()
+
+    def test_lone_surrogates_are_escaped_in_json(self, tmp_path: Path) -> None:
+        """As a title that was cut in the middle of an emoji has them; other letters stay."""
+        value = {"title \udc00": ["Grüße \ud83d", "\U0001f600"]}
+        path = fs.write_json_atomic(tmp_path / "a.json", value, indent=None)
+        assert json.loads(path.read_bytes()) == value
+        assert "Grüße" in path.read_text("utf-8")
 
     def test_json_on_one_line(self, tmp_path: Path) -> None:
         """`indent=None` writes a single line."""

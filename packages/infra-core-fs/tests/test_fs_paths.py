@@ -135,6 +135,11 @@ class TestUniqueAssetPath:
         """Characters that Windows refuses are replaced."""
         assert fs.unique_asset_path(Path("b"), "k", 'a<b>:"|?*.png').name == "a_b______.png"
 
+    def test_what_hides_or_turns_text_is_left_out(self) -> None:
+        """A name that displays as another one is a trap."""
+        hidden = "\x07\x9b\xad\u061c\u180e\u200b\u200f\u2028\u202e\u2060\u2069\ufeff\U000e0041"
+        assert fs.safe_file_name("é".join(hidden)) == "é" * (len(hidden) - 1)
+
     def test_long_names_keep_their_extension_and_stay_apart(self) -> None:
         """A cut name carries a hash of the whole."""
         first = fs.unique_asset_path(Path("b"), "k", "x" * 300 + "1.png").name

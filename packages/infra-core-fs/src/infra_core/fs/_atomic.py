@@ -44,7 +44,8 @@ class AtomicFile:
     `KeyboardInterrupt` included. A symbolic link at `path` is replaced, not followed.
 
     Args:
-        path: Where the file shall stand. Missing folders are made.
+        path: Where the file shall stand; a relative one counts from the working folder of now.
+            Missing folders are made.
         algorithms: Hash algorithms to feed while writing; see `hexdigest`.
         mode: Permission bits of the final file. By default those of the file that is replaced,
             or for a new one what the umask (or the folder's default ACL) gives.
@@ -99,16 +100,18 @@ class AtomicFile:
         self._mode = mode
         self._durable = durable
         self._hashers = {canonical_algorithm(name): new_hasher(name) for name in algorithms}
-        self.temp_path = self.path.parent / temp_name(self.path.name)
         try:
+            # The working folder may be another one by the commit.
+            self._target = self.path.absolute()
+            self.temp_path = self._target.parent / temp_name(self.path.name)
             if not self.path.name:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            check_target(self.path)
+            check_target(self._target)
             self._owner = os.getpid()
             try:
                 descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
             except OSError:  # most folders exist; the others cost a second try
-                ensure_parent(self.path)
+                ensure_parent(self._target)
                 descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
             self._file = os.fdopen(descriptor, "wb", buffering=_BUFFER)
         except OSError as error:
@@ -204,7 +207,7 @@ class AtomicFile:
         self._flush_to_disk()
         self._take_name()
         if self._durable:
-            fsync_directory(self.path.parent)
+            fsync_directory(self._target.parent)
         return self.path
 
     def abort(self) -> None:
@@ -267,7 +270,7 @@ class AtomicFile:
         """Move the file into its place, or to another; aborts where that fails."""
         file = self._open_file()
         self._or_abort(file.close)
-        self._or_abort(replace_file, self.temp_path, name or self.path, self._durable)
+        self._or_abort(replace_file, self.temp_path, name or self._target, self._durable)
         self._file = None
 
     def _or_abort(self, step: "Callable[..., object]", *args: object) -> None:
@@ -294,7 +297,7 @@ class AtomicFile:
         mode = self._mode
         if mode is None:
             try:
-                status = os.lstat(self.path)
+                status = os.lstat(self._target)
                 mode = stat.S_IMODE(status.st_mode) & 0o777
                 if not stat.S_ISREG(status.st_mode):
                     raise FileNotFoundError

@@ -33,7 +33,10 @@ _DEVICES: Final = frozenset(
 _SEPARATORS: Final = re.compile(r"[/\\]")
 # Control characters (C0, DEL, C1) and the Unicode ones that turn or hide text: a name is shown to
 # people, and one that displays as another is a trap.
-_INVISIBLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\U000e0000-\U000e007f]"
+)
 WINDOWS_ONLY: Final = re.compile(r'[<>:"|?*]')
 _STEM_MAX: Final = 60
 _PARTIAL: Final = re.compile(r"\..*\.[0-9a-f]{16}\.part(\.[^.]*)?", re.DOTALL)

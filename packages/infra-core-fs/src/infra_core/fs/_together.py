@@ -107,7 +107,7 @@ def _flush_folders(files: "dict[int, AtomicFile]", errors: "list[Exception | Non
     folders: dict[str, list[int]] = {}
     for index, file in files.items():
         if file._durable and errors[index] is None:
-            folder = os.path.dirname(file.temp_path) or os.curdir  # noqa: PTH120
+            folder = os.path.dirname(file.temp_path)  # noqa: PTH120
             folders.setdefault(folder, []).append(index)
     flushes = [(folder, partial(fsync_directory, folder)) for folder in folders]
     for folder, error in _flush(flushes):

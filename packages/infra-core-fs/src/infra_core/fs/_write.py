@@ -1,5 +1,6 @@
 """Atomic writes of whole values: bytes, text, JSON and streams."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["write_bytes_atomic", "write_json_atomic", "write_stream_atomic", "write_text_atomic"]
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def write_bytes_atomic(
@@ -90,6 +93,8 @@ def write_json_atomic(
 ) -> Path:
     r"""Write a value as JSON: UTF-8, readable letters, a newline at the end.
 
+    Lone surrogates, which UTF-8 cannot hold, are escaped as JSON allows.
+
     Args:
         path: The file; missing folders are made.
         data: Anything that `json.dumps` takes.
@@ -112,6 +117,8 @@ def write_json_atomic(
     import json
 
     text = json.dumps(data, indent=indent, ensure_ascii=False, default=default)
+    if not text.isascii():
+        text = _LONE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     return write_text_atomic(path, text + "\n", mode=mode, durable=durable)
 
 
