@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import hashlib
 import json
 import pickle
@@ -43,7 +44,6 @@ from infra_core.batch import (
     run_batch_async,
 )
 from infra_core.batch._download import Downloads, WorkItem, share_of
-from infra_core.batch._finishing import Finisher
 from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Hooks, Outcome
 from infra_core.batch._run import BatchRun
@@ -291,23 +291,34 @@ def test_a_hook_that_cannot_be_called_is_refused(name: str, tmp_path: Path) -> N
     assert not (tmp_path / "o").exists()
 
 
-async def test_a_hook_that_ends_the_program_leaves_no_job_running(
-    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is called again for what was recorded meanwhile, and raises again."""
+@pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("name", [each.name for each in fields(Hooks)])
+def test_a_hook_may_end_the_program(
+    name: str, ending: BaseException, place: dict[str, Any], origin: FaultyOrigin, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """In order: what is done is recorded, and asyncio has nothing to say of tasks."""
 
-    class Leave(BaseException):
-        """As SystemExit and KeyboardInterrupt are."""
+    def leave(*given: object) -> None:
+        raise ending
 
-    def leave(given: object) -> None:
-        raise Leave
-
-    monkeypatch.setattr(Finisher, "settle_cut_off", leave)
-    urls = [origin.url(f"/{number}.txt") for number in range(20)]
-    with pytest.raises(Leave):
-        await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1, on_result=leave)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("what is this\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    origin.add("/flaky", b"x", faults=[status(503, retry_after="0")] * 3)
+    urls = [*(origin.url(f"/{number}.txt") for number in range(20)), origin.url("/flaky")]
+    settings: Any = {"concurrency": 1, name: leave, **place}
+    if name == "on_event":
+        settings["netrc"] = netrc  # of which it hears before the run begins
+    with pytest.raises(type(ending)) as raised:
+        run_batch(["no url", *urls, *urls], batch_id="b", out=tmp_path, **settings)
+    assert raised.value is ending
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+    assert (tmp_path / "b" / "manifest.json").exists()
     found = {record.status for record in records_of(tmp_path).values()}
-    assert found == {JobStatus.COMPLETED, JobStatus.PENDING}
+    assert found <= {JobStatus.COMPLETED, JobStatus.PENDING}
+    assert run_batch(urls, batch_id="b", out=tmp_path, resume=True, backoff=0.01).complete
 
 
 async def test_a_run_that_is_cancelled_twice_concludes_nevertheless(

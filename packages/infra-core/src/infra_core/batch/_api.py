@@ -14,7 +14,7 @@ from ._errors import BatchError, one_line
 from ._items import BatchItem, Rejected
 from ._options import BatchOptions
 from ._places import length_of, places_of
-from ._results import BatchProgress, BatchResult, BatchRetry, Hooks, Summary, call
+from ._results import BatchProgress, BatchResult, BatchRetry, Hooks, Summary
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord, JobStore
@@ -55,7 +55,8 @@ async def run_batch_async(
             any iterable, asynchronous ones too: an open text file is one of URLs, a line each.
             `read_items` reads lists with comments, checksums, names, CSV and JSON lines.
         options: How; or give its fields as keyword arguments.
-        on_result: Called with each `BatchResult`, once it is recorded.
+        on_result: Called with each `BatchResult`, once it is recorded. An error of this or another
+            hook is logged; SystemExit and KeyboardInterrupt end the run in order, and come through.
         on_retry: Called with each `BatchRetry`.
         on_progress: Called with a `BatchProgress` about twice a second, and at the end.
         on_rejected: Called with each entry that is no URL.
@@ -100,14 +101,14 @@ async def run_batch_async(
         processes, concurrency = places_of(chosen, 0 if client is not None else length_of(items))
         chosen = replace(chosen, processes=processes, concurrency=concurrency)
     hooks = Hooks(on_result, on_retry, on_progress, on_rejected, on_duplicate, on_event)
-    chosen = with_credentials(chosen, partial(call, on_event, "passed over"))
+    chosen = with_credentials(chosen, partial(hooks.call, "on_event", "passed over"))
     loop, troubles = asyncio.get_running_loop(), list[str]()
 
     def on_trouble(error: Exception) -> None:
         if not troubles:
             troubles.append(f"heartbeat: {one_line(error)}")
             with suppress(RuntimeError):  # the loop has ended, and the summary is out
-                loop.call_soon_threadsafe(call, on_event, "unsent", troubles[0])
+                loop.call_soon_threadsafe(hooks.call, "on_event", "unsent", troubles[0])
 
     async with AsyncExitStack() as stack:
         services = await open_services(

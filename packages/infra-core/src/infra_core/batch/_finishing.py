@@ -21,7 +21,6 @@ from ._results import (
     Failure,
     Hooks,
     Outcome,
-    call,
 )
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ class Finisher:
         self.book.note("job_put_back", job=job.record, error=outcome.error)
         if not self._lacks:  # the others lack the same
             self._lacks = True
-            call(self.hooks.on_event, "pending", f"{job.url}: {outcome.error}")
+            self.hooks.call("on_event", "pending", f"{job.url}: {outcome.error}")
         self.end_early(f"this machine lacks something ({outcome.error})")
 
     async def _mirror(self, job: Job, record: Any) -> bool | None:
@@ -181,7 +180,7 @@ class Finisher:
     def _unsent(self, record: Any, cause: str) -> None:
         """Count and show a file that was not uploaded; a later run does it."""
         self._summary.mirror_failed += 1
-        call(self.hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
+        self.hooks.call("on_event", "unsent", f"{record.payload.get('url')}: {cause}")
         self.book.note("mirror_failed", job=record, error=cause)
 
     def settle_cut_off(self) -> None:
@@ -211,7 +210,7 @@ class Finisher:
                 metadata=job.item.metadata,
                 **{**{name: stored.get(name) for name in names}, **facts},
             )
-            call(self.hooks.on_result, result)
+            self.hooks.call("on_result", result)
 
     def pass_over(self, job: Job) -> None:
         """Count a job that another run has."""
@@ -221,7 +220,7 @@ class Finisher:
     def retried(self, retry: BatchRetry) -> None:
         """Count and report a retry."""
         self._summary.retries += 1
-        call(self.hooks.on_retry, retry)
+        self.hooks.call("on_retry", retry)
         self.book.note(
             "retry", url=retry.url, attempt=retry.attempt, wait=retry.wait, cause=retry.error
         )
@@ -239,4 +238,4 @@ class Finisher:
         progress = BatchProgress(
             self.settled, summary.total, ended, summary.bytes_downloaded, seconds
         )
-        call(self.hooks.on_progress, progress)
+        self.hooks.call("on_progress", progress)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from inspect import iscoroutinefunction
 from typing import Any, Literal
 
@@ -16,7 +16,6 @@ __all__ = [
     "Hooks",
     "Outcome",
     "Summary",
-    "call",
 ]
 
 _logger = logging.getLogger("infra_core.batch")
@@ -222,9 +221,13 @@ class Summary:
         return {**asdict(self), "complete": self.complete}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Hooks:
     """Functions of the caller's, see `run_batch_async`; each is called in the event loop.
+
+    Attributes:
+        raised: What one raised that ends the program, such as SystemExit.
+        on_raised: Called with a word about that, to end the run in order.
 
     Raises:
         TypeError: One is an async function, or no function.
@@ -238,7 +241,10 @@ class Hooks:
     on_event: Callable[[str, str], object] | None = None
 
     def __post_init__(self) -> None:
-        for name, hook in vars(self).items():
+        self.raised: BaseException | None = None
+        self.on_raised: Callable[[str], object] = lambda _: None
+        for each in fields(self):
+            name, hook = each.name, getattr(self, each.name)
             if iscoroutinefunction(hook) or iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004 - not whether it can be called
                 raise TypeError(
                     f"{name} is an async function, and nothing would await it: pass a plain one, "
@@ -247,12 +253,18 @@ class Hooks:
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be a function, got {hook!r:.80}")
 
+    def call(self, name: str, *arguments: object) -> None:
+        """Call a hook; an error that it raises is logged, and what ends the program ends the run.
 
-def call(hook: Callable[..., object] | None, *arguments: object) -> None:
-    """Call a hook; what it raises is logged and ends nothing."""
-    if hook is None:
-        return
-    try:
-        hook(*arguments)
-    except Exception:
-        _logger.exception("a hook of the batch raised")
+        No task of the event loop could raise that: asyncio would leave the others where they are.
+        """
+        hook = getattr(self, name)
+        if hook is None:
+            return
+        try:
+            hook(*arguments)
+        except Exception:
+            _logger.exception("a hook of the batch raised")
+        except BaseException as error:  # noqa: BLE001 - raised when all is recorded
+            self.raised = self.raised or error
+            self.on_raised(f"{name} raised {type(error).__name__}")

@@ -40,7 +40,7 @@ from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
 from ._manifest import store_manifest
 from ._names import INCOMING, FileNames
-from ._results import Hooks, call
+from ._results import Hooks
 from ._starting import Starter
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class BatchRun:
         Raises:
             BatchError: The batch exists and is not to be resumed.
             Exception: What the source raised, after the items before it have come to their end.
+            BaseException: What a hook raised that ends the program, once all is recorded.
         """
         options, summary = self._options, self.summary
         with ExitStack() as stack:
@@ -139,21 +140,25 @@ class BatchRun:
             try:
                 await self._open()
                 self._intake = Intake(source)
+                self._hooks.on_raised = self._end_unless_ending
+                if self._hooks.raised is not None:  # before there was anything to end
+                    self._stopping.set()
                 if self._stopping.is_set():
                     self._intake.stop()
                 await self._work()
             except (RuntimeCancellationError, RuntimeDrainedError):
                 pass  # by a signal or by a bound that was reached; the summary says which
             finally:
-                try:
-                    self._finisher.settle_cut_off()
-                finally:  # a hook may have raised SystemExit, the caller may cancel again
-                    await until_done(asyncio.ensure_future(self._wind_up()))
+                self._finisher.settle_cut_off()
+                # the caller may cancel again
+                await until_done(asyncio.ensure_future(self._wind_up()))
                 for timer in self._timers:
                     timer.cancel()
                 if signals is not None and signals.received is not None:
                     summary.interrupted = signals.received.name
         self._finisher.progress()
+        if self._hooks.raised is not None:
+            raise self._hooks.raised
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
 
@@ -304,11 +309,11 @@ class BatchRun:
             for entry in entries:
                 if isinstance(entry, Rejected):
                     self.summary.rejected_lines += 1
-                    call(self._hooks.on_rejected, entry)
+                    self._hooks.call("on_rejected", entry)
             jobs, new, duplicates = await asyncio.to_thread(self._starter.see, items)
             self.summary.duplicates += len(duplicates)
             for item in duplicates:
-                call(self._hooks.on_duplicate, item)
+                self._hooks.call("on_duplicate", item)
             self.summary.total += len(jobs)
             self._ahead.update((record.job_id, record) for record in new)
             self._intake.take_note()
