@@ -310,6 +310,19 @@ def test_a_name_with_a_tab_in_it_gives_nothing_away() -> None:
             "[{'name': 'Cookie', 'value': 'a=S3CR3T'}, {'name': 'page', 'value': '7'}]",
             "[{'name': 'Cookie', 'value': '<redacted>'}, {'name': 'page', 'value': '7'}]",
         ),
+        ('{"value": "S3\\"CR3T", "name": "token"}', '{"value": "<redacted>", "name": "token"}'),
+        (
+            "{'Value': 'S3CR3T', 'slotSetting': False, 'Key': 'DB_PASSWORD'}, {'value': 7}",
+            "{'Value': '<redacted>', 'slotSetting': False, 'Key': 'DB_PASSWORD'}, {'value': 7}",
+        ),
+        (
+            r"{\"value\":\"S3CR3T\",\"type\":\"string\",\"name\":\"API_KEY\"}",
+            r"{\"value\":\"<redacted>\",\"type\":\"string\",\"name\":\"API_KEY\"}",
+        ),
+        (
+            '[{"value": "7", "name": "page"}, {"value": 1234, "name": "password"}]',
+            '[{"value": "7", "name": "page"}, {"value": <redacted>, "name": "password"}]',
+        ),
         ("&quot;token&quot;:&quot;S3CR3T&quot;", "&quot;token&quot;:&quot;<redacted>&quot;"),
         ("the session: closed; auth: basic", "the session: closed; auth: basic"),
         ('{"auth": "basic", "pass": 3}', '{"auth": "basic", "pass": 3}'),
@@ -497,6 +510,9 @@ def test_messages_lose_their_secrets_and_nothing_else(text: str, expected: str) 
         "AZURE_STORAGE_CONNECTION_STRING: give one with AccountName",
         "https://h/?ticket_id=7&country_code=DE&code_challenge=abc&sign_in=1",
         "https://h/?sig=&x=1, code=",
+        "redirects to 'file:///etc/passwd', a URL of scheme 'file'",
+        "/etc/passwd: Permission denied",
+        '{"value": "404", "name": "code"}, {"value": "EUR", "name": "currency"}',
     ],
 )
 def test_what_is_no_secret_is_kept(text: str) -> None:
@@ -608,6 +624,7 @@ HOSTILE = (
     ),
     *("token[", "token]", "token%5b", "token%255d", "<token>", "--a-", "--token", "%2525"),
     *("%u0073", ";a=%41", "pin:1", "<", "sig=<redacted>", "http:/", "https:\\", "ghp_a", "x-auth-"),
+    *('"value": "', '"value": "x", ', '"value":"token","a":true,'),
     *("&quot;token", '"name":"token","a":true,', "authorization: a", 'authorization: =\\"'),
     *("curl -u a:", "/bot1234567:", "SG.a1", "hooks.slack.com/a/"),
 )

@@ -133,6 +133,11 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
     plain = rf"(?:true|false|null|\d{{1,20}}|{_QUOTE}[^\"'\\]{{0,64}}{_QUOTE})"
     between = rf"{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*{plain}\s*,\s*"
     values["pair"] = rf"(?:{between}){{0,4}}{_QUOTE}value{_QUOTE}\s*:\s*"
+    # and with the value first
+    values["turned"] = (
+        rf"(?P<head>{_QUOTE}value{_QUOTE}\s*:\s*)(?:{_QUOTED}(?P=q)|[\w.+/=~-]+)"
+        rf"(?P<rest>(?:\s*,\s*{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*{plain}){{1,5}})"
+    )
     return re.compile(_heads()), {
         kind: re.compile(value, re.IGNORECASE) for kind, value in values.items()
     }
@@ -233,11 +238,27 @@ def _redact_plain(text: str) -> str:
     """Hide what can be seen without decoding."""
     lowered = _lowered(text)
     if any(hint in lowered for hint in HINTS):
+        if "value" in lowered:
+            text = _named()[1]["turned"].sub(_redact_turned, text)
+            lowered = _lowered(text)
         text = _redact_named(text, lowered)
     for hints, pattern, replacement in _nameless():
         if any(hint in text for hint in hints):
             text = pattern.sub(replacement, text)
     return text
+
+
+def _redact_turned(pair: re.Match[str]) -> str:
+    """Hide a value where it would be hidden behind what follows it."""
+    probe = f'{pair["rest"]}, "value": "0"'
+    if not _redact_named(probe, _lowered(probe)).endswith(f'{REDACTED}"'):
+        return pair[0]
+    quote = pair["q"] or ""
+    return f"{pair['head']}{quote}{REDACTED}{quote}{pair['rest']}"
+
+
+_NO_SECRET = "/etc/passwd"  # noqa: S105 - a file, which errors about paths name
+_BEFORE = len("/etc/")
 
 
 def _redact_named(text: str, lowered: str) -> str:
@@ -250,6 +271,8 @@ def _redact_named(text: str, lowered: str) -> str:
         if kind in _NAMING and (pair := values["pair"].match(text, begin)):
             begin = pair.end()
         value = values[kind].match(text, begin)
+        if kind == "mapped" and text.startswith(_NO_SECRET, head.start() - _BEFORE):
+            value = None
         done.append(text[start:begin])
         start = begin
         if value is not None and value.end() > start:
