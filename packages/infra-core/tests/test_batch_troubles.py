@@ -506,6 +506,7 @@ def test_a_program_may_leave_the_number_of_processes_to_the_batch(
         assert places_of(options, length_of(make(file))) == (processes, 40 // processes)
 
 
+@pytest.mark.posix
 def test_a_batch_shares_its_concurrency_among_the_processes_that_it_chose(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
