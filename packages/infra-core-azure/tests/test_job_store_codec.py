@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 from infra_core.azure.exceptions import JobRecordError
 from infra_core.azure.job_store import JobStatus
 from infra_core.azure.job_store._binding import RecordBinding
-from infra_core.azure.job_store._entity import Int64, pack, unpack
+from infra_core.azure.job_store._entity import MAX_ENTITY_BYTES, Int64, pack, unpack
 from infra_core.azure.job_store.conformance import RichRecord
 
 _UTC_TIMES = st.datetimes(
@@ -426,9 +426,35 @@ def test_a_negative_zero_comes_back_from_a_store_that_knows_none() -> None:
     assert shown == ["-0.0", "-0.0", "0.0", "[-0.0]"]
 
 
-def test_a_text_with_lone_surrogates_comes_back() -> None:
-    """File names that are no UTF-8 may stand in an error text."""
-    assert unpack(pack({"error": "caf\udce9"})) == {"error": "caf\udce9"}
+@pytest.mark.parametrize("value", ["caf\udce9", {"name": "\ud800"}, ["ü\udfff"]])
+def test_a_text_with_lone_surrogates_comes_back(value: object) -> None:
+    """File names that are no UTF-8 may stand in an error text; requests are UTF-8 all the same."""
+    packed = pack({"error": value})
+    assert unpack(packed) == {"error": value}
+    assert [text.encode() for text in packed.values()]
+
+
+@pytest.mark.parametrize("number", [-(2**63), -(2**31) - 1, -(2**31), 2**31 - 1, 2**31, 2**63 - 1])
+def test_whole_numbers_at_their_bounds_have_the_type_that_holds_them(number: int) -> None:
+    """32 bits as a plain number, 64 as Edm.Int64."""
+    stored = pack({"number": number})["number"]
+    assert stored == number
+    assert isinstance(stored, Int64) == (not -(2**31) <= number < 2**31)
+
+
+def test_a_record_may_take_a_mebibyte_to_the_byte() -> None:
+    """By the formula of Azure: keys, names and values, each of its size."""
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    values = {"u": uuid.UUID(int=1), "b": True, "i": 1, "l": 2**40, "f": 0.5, "d": moment}
+    sizes = {"u": 16, "b": 1, "i": 4, "l": 8, "f": 8, "d": 8, "t": 4 + 2 * 5, "x": 4 + 3}
+    values |= {"t": "texté", "x": b"abc"}
+    room = MAX_ENTITY_BYTES - 4 - 2 * 10 - sum(8 + 2 * len(name) + sizes[name] for name in sizes)
+    room -= 8 + 2 * len("data__parts") + 4
+    numbers = [f"data__part_{n}" for n in range(16)]
+    most = room - sum(8 + 2 * len(name) + 4 for name in numbers)
+    assert len(pack(values | {"data": bytes(most)}, key_chars=10)) == len(sizes) + 1 + len(numbers)
+    with pytest.raises(JobRecordError, match=r"1,048,577 bytes.* 1,048,576"):
+        pack(values | {"data": bytes(most + 1)}, key_chars=10)
 
 
 def test_dates_and_datetimes_are_not_mixed_up() -> None:
@@ -473,6 +499,16 @@ def test_values_of_any_type_come_back(value: object) -> None:
     binding = RecordBinding(Loose)
     fetched = binding.from_row(binding.to_row(Loose("b", "j", value))).value
     assert (type(fetched), fetched) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    "value", [{1: 2}, {"when": datetime(2026, 3, 1, tzinfo=timezone.utc)}, [b"x"], {1, 2}]
+)
+def test_a_value_of_any_type_that_would_come_back_as_another_is_refused(value: object) -> None:
+    """JSON has text as names alone, and no times, bytes or sets."""
+    with pytest.raises(JobRecordError) as caught:
+        RecordBinding(Loose).to_row(Loose("b", "j", value))
+    assert caught.value.field == "value"
 
 
 def test_pairs_that_are_no_pairs_are_refused() -> None:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from infra_core.azure.job_store import (
     AzureTableError,
     AzureTableJobStore,
+    BatchSummary,
     JobConflictError,
     JobExistsError,
     JobRecord,
@@ -36,11 +38,40 @@ class TestSqlite(JobStoreConformance):
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "deep" / "jobs.sqlite3"
+        self.path = tmp_path / "very" / "deep" / "jobs.sqlite3"
 
     def open_store(self, record_type: type[Any] = JobRecord) -> JobStore[Any]:
         """Open a file in a folder that does not exist yet."""
         return SqliteJobStore(self.path, record_type)
+
+
+@dataclass
+class _Bare:
+    batch_id: str
+    job_id: str
+
+
+def test_batches_of_records_without_a_time_are_listed_all_the_same(tmp_path: Path) -> None:
+    """When they were changed first and last is not known."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3", _Bare) as store:
+        store.save_many([_Bare("b", "1"), _Bare("b", "2")])
+        assert store.batches() == [BatchSummary("b", {"": 2}, None, None)]
+
+
+def test_a_job_that_is_deleted_while_it_is_claimed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be claimed is found by its key, and read then."""
+    get, gone = _sqlite._JobFile.get, ["1"]
+
+    def without_it(file: Any, partition: str, key: str) -> Any:
+        return None if key in gone else get(file, partition, key)
+
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.save_many([JobRecord("b", "1"), JobRecord("b", "2")])
+        monkeypatch.setattr(_sqlite._JobFile, "get", without_it)
+        claimed = [store.claim("b", worker="w", lease_seconds=60) for _ in range(2)]
+    assert [job and job.job_id for job in claimed] == ["2", None]
 
 
 _WRITER = """

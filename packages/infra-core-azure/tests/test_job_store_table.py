@@ -40,6 +40,7 @@ from infra_core.azure.job_store import (
     open_job_store,
     reset_table_client_cache,
 )
+from infra_core.azure.job_store._binding import RecordBinding
 from infra_core.azure.job_store._entity import Int64
 from infra_core.azure.job_store._rows import Query, Row, plan_batches
 from infra_core.azure.job_store._sqlite import _JobFile
@@ -591,6 +592,22 @@ async def test_records_are_read_where_the_store_is_called(
     assert [record.job_id for record in stored] == ["a", "b"]
 
 
+async def test_records_are_iterated_over_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty page ends nothing; what is asked for is checked at the call."""
+    binding = RecordBinding(JobRecord)
+    rows = [[binding.to_row(JobRecord("b", name))] for name in ("a", "b")]
+    pages: dict[str | None, object] = {None: ([], "1"), "1": (rows[0], "2"), "2": (rows[1], None)}
+
+    def perform(_: object, _name: str, _query: Query, _size: int, token: str | None) -> object:
+        return pages[token]
+
+    monkeypatch.setattr(SharedClient, "perform", perform)
+    async with AsyncAzureTableJobStore(config=TableConfig(_CONNECTION, "jobs")) as store:
+        assert [record.job_id async for record in store.iter_runs("b")] == ["a", "b"]
+        with pytest.raises(ValueError, match="no-such"):
+            store.iter_runs("b", status="no-such")
+
+
 class _FakeTable:
     """Counts what the shared client is asked for."""
 
@@ -822,6 +839,28 @@ def test_a_row_of_another_version_is_no_table_that_is_gone() -> None:
         _table_rows.replace(client(missing), [row])
     with pytest.raises(ResourceNotFoundError):
         _table_rows.get(client(missing), "p", "k")
+
+
+@pytest.mark.parametrize("change", [_table_rows.replace, _table_rows.delete])
+def test_a_transaction_that_is_refused_for_one_row_is_made_row_by_row(change: Any) -> None:
+    """Which one has changed, the service does not say; another refusal is an error."""
+    rows = [Row("p", key, {}, "e") for key in ("a", "b")]
+
+    def refused(status: int) -> Any:
+        error = HttpResponseError("refused")
+        error.status_code = status
+
+        def refuse(*_: object) -> None:
+            raise error
+
+        def one(*_: object, **__: object) -> dict[str, str]:
+            return {"etag": "new"}
+
+        return SimpleNamespace(submit_transaction=refuse, update_entity=one, delete_entity=one)
+
+    assert change(refused(412), rows) in (["new", "new"], 2)
+    with pytest.raises(HttpResponseError, match="refused"):
+        change(refused(413), rows)
 
 
 def test_a_page_goes_on_where_the_one_before_it_ended() -> None:

@@ -88,7 +88,10 @@ def test_a_result_that_cannot_be_stored_fails_its_job_alone(
 
 @pytest.mark.parametrize("lost", ["the request", "the answer", "each answer"])
 def test_the_lease_is_renewed_while_the_handler_works(
-    store: "SqliteJobStore[JobRecord]", monkeypatch: pytest.MonkeyPatch, lost: str
+    store: "SqliteJobStore[JobRecord]",
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lost: str,
 ) -> None:
     """The job is not anybody else's, though the work outlasts the lease and a renewal fails."""
     for number in range(1, 6):
@@ -112,6 +115,7 @@ def test_the_lease_is_renewed_while_the_handler_works(
     monkeypatch.setattr(store, "renew", unsteady)
     summary = asyncio.run(work_batch_async(store, "b", handler, lease_seconds=3))
     assert summary == WorkSummary(completed=1)
+    assert "the lease of job '0' was not renewed: try again" in caplog.text
     store.close()
 
 
@@ -134,14 +138,19 @@ def test_a_delayed_job_is_looked_for_now_and_then(
     store.close()
 
 
-def test_a_job_that_was_taken_over_is_lost(store: "SqliteJobStore[JobRecord]") -> None:
-    """The result of a worker that no longer holds the job is dropped."""
+@pytest.mark.parametrize("result", [None, {"x": object()}])
+def test_a_job_that_was_taken_over_is_lost(
+    store: "SqliteJobStore[JobRecord]", result: dict[str, Any] | None
+) -> None:
+    """The result of a worker that no longer holds the job is dropped, whatever it is."""
 
-    def handler(job: JobRecord) -> None:
-        if job.job_id == "2":
-            stolen = store.fetch("b", "2")
-            assert stolen is not None
-            store.update(stolen.complete(by="other"))
+    def handler(job: JobRecord) -> dict[str, Any] | None:
+        if job.job_id != "2":
+            return None
+        stolen = store.fetch("b", "2")
+        assert stolen is not None
+        store.update(stolen.complete(by="other"))
+        return result
 
     assert work_batch(store, "b", handler) == WorkSummary(completed=5, lost=1)
     store.close()
