@@ -108,13 +108,17 @@ class TestFollowing:
             assert done.output == "away"
             assert "x-functions-key" not in away.origin.requests[-1].headers
 
-    async def test_a_few_failed_questions_do_not_end_the_wait(self) -> None:
-        """The instance goes on whatever happens to one question."""
+    async def test_a_few_failed_questions_do_not_end_the_wait(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The instance goes on whatever happens to one question, which is a line in the log."""
         with FunctionsHost() as host, fast_time():
             faults = [status(404), status(500), hang_up(), status(503)]
             host.orchestrator(_PATH, ["Running", "Completed"], status_faults=faults)
             async with _client(host) as client:
                 assert (await client.start_and_wait(_PATH)).succeeded
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
+        assert not any(record.exc_info for record in caplog.records)
 
     @pytest.mark.parametrize("seen", [False, True])
     async def test_an_app_that_starts_or_restarts_is_waited_for_at_any_interval(

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypedDict
 
 from infra_core.runtime import clock, redact_secrets, sanitize_url
@@ -35,6 +36,15 @@ _PURGED = (
     "the host does not know the instance; its history may have been purged, or the URL is that of "
     "another app or task hub"
 )
+_polling = ContextVar("polling", default=False)
+
+
+def _is_no_question(_: logging.LogRecord) -> bool:
+    """Whether to log the failure of a request: a poll logs that of its own, in a line."""
+    return not _polling.get()
+
+
+logging.getLogger("infra_core.http_async").addFilter(_is_no_question)
 
 
 class WaitOptions(TypedDict, total=False):
@@ -139,7 +149,11 @@ async def wait(
 
     async def fetch() -> DurableStatus:
         nonlocal seen, missing
-        status = await ask(calls, url)
+        token = _polling.set(True)
+        try:
+            status = await ask(calls, url)
+        finally:
+            _polling.reset(token)
         seen, missing = True, 0
         return status
 

@@ -265,7 +265,7 @@ def request_error(
         waiting = "waiting does not help" if permanent else "it passes by itself: try again later"
         remedy = remedy or f"look the code up in Azure's documentation; {waiting}"
     elif status == 407:
-        remedy = "the proxy wants a user name and password: set them in HTTP_PROXY or HTTPS_PROXY"
+        remedy = "the proxy wants a user name and a password; set both in HTTP_PROXY or HTTPS_PROXY"
     elif status == 413:
         remedy = remedy or REMEDIES["RequestBodyTooLarge"]
     elif status < 400:

@@ -136,7 +136,7 @@ class Journal:
         query = "select 1 from pending where id > ? and slot in (?, ?)"
         with self._opened() as db:
             for entry in entries:
-                slots = _slot(entry.kind, entry.blob), f"newer {entry.blob}"
+                slots = _slot(entry), f"newer {entry.blob}"
                 if db.execute(query, (tree, *slots)).fetchone() is None:
                     _insert(db, entry)
 
@@ -241,8 +241,8 @@ class Journal:
     def entry_of(self, blob: str) -> int:
         """The number of a blob's entry that no upload of a live process is at work on, or 0."""
         with self._opened() as db:
-            slot = (_slot("file", blob),)
-            row = db.execute("select id, owner from pending where slot = ?", slot).fetchone()
+            query = "select id, owner from pending where slot = ?"
+            row = db.execute(query, (f"blob {blob}",)).fetchone()
         return 0 if row is None or self._is_taken(*row) else int(row[0])
 
     def _exists(self) -> bool:
@@ -265,8 +265,9 @@ class Journal:
         if self.path.exists():
             with self._opened() as db:
                 db.execute(
-                    "delete from pending where slot = ? or substr(blob, 1, ?) = ?",
-                    (_slot("tree", name), len(name) + 1, f"{name}/"),
+                    "delete from pending where (kind = 'tree' and blob = ?)"
+                    " or substr(blob, 1, ?) = ?",
+                    (name, len(name) + 1, f"{name}/"),
                 )
                 if db.execute(_HOLDS, (LAST, name)).fetchone():
                     _add_newer(db, f"{name}/")
@@ -374,7 +375,7 @@ def _insert(
 ) -> int:
     values = {
         **{name: getattr(entry, name) for name in _COLUMNS},
-        "slot": _slot(entry.kind, entry.blob),
+        "slot": _slot(entry),
         "path": None if entry.path is None else _storable(entry.path),
         "details": json.dumps(entry.details) if entry.details else None,
         "created": clock.time(),
@@ -428,9 +429,11 @@ def _storable(path: Path) -> str | bytes:
     return where
 
 
-def _slot(kind: _Kind, blob: str) -> str:
-    """What a newer entry replaces: the same tree, or the same blob whatever its source."""
-    return f"tree {blob}" if kind == "tree" else f"blob {blob}"
+def _slot(entry: PendingUpload) -> str:
+    """What a newer entry replaces: the same folder's tree, or the same blob whatever its source."""
+    if entry.kind == "tree" and entry.path is not None:
+        return f"tree {entry.blob} {_storable(entry.path)!r}"
+    return f"blob {entry.blob}"
 
 
 def _is_alive(owner: str) -> bool:
