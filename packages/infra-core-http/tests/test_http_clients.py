@@ -1,7 +1,9 @@
 """Whose connections are whose: event loops, threads, processes, limits, the end of the process."""
 
 import asyncio
+import contextlib
 import gc
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
+import trustme
 
 import infra_core.http as http
 from infra_core.http import (
@@ -20,8 +23,10 @@ from infra_core.http import (
     fetch,
     fetch_async,
     get_shared_http_client,
+    request_async,
     reset_shared_http_client,
     set_shared_http_client,
+    stream_async,
 )
 from infra_core.http.testing import FaultyOrigin, delay
 from infra_core.runtime import RateLimit
@@ -88,6 +93,67 @@ async def test_a_closed_client_opens_again(origin: FaultyOrigin) -> None:
     await fetch_async(origin.url("/page"), client=client)
     assert (await client.get_client()) is not first
     assert origin.connections == 2
+    await client.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+BEGINNINGS = {
+    "nothing": b"",
+    "a head": HEAD,
+    "a length": HEAD + b"Content-Length: 9\r\n\r\nabc",
+    "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    "no end": HEAD + b"\r\nabc",
+    "a redirect": b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9\r\n\r\nabc",
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS)
+@pytest.mark.parametrize("over_tls", [False, True])
+async def test_who_waits_for_an_answer_hears_that_the_client_was_closed(
+    beginning: bytes, authority: trustme.CA, *, over_tls: bool
+) -> None:
+    """At once, whatever has come; what came is not taken for all of it."""
+    here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(here)
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    asked = asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(beginning)
+            asked.release()
+            await reader.read()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=here if over_tls else None)
+    host, port = server.sockets[0].getsockname()
+    url = f"http{'s' * over_tls}://{host}:{port}/"
+    client = AsyncHttpClient(verify=trusted)
+
+    async def streamed() -> None:
+        async with stream_async("GET", url, client=client) as response:
+            await response.aread()
+
+    async def later() -> None:
+        async with stream_async("GET", url, client=client) as response:
+            await client.close()
+            await response.aread()
+
+    single = {"client": client, "max_retries": 0}
+    ways = [streamed(), request_async("GET", url, **single), fetch_async(url, **single)]  # type: ignore[arg-type]
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    for _ in tasks:
+        await asked.acquire()
+    await asyncio.sleep(0)
+    await client.close()
+    if beginning.count(b"\r\n") > 1 and b"Location" not in beginning:
+        tasks.append(asyncio.ensure_future(later()))
+    for task in tasks:
+        with pytest.raises(httpx.ReadError, match="client was closed"):
+            await asyncio.wait_for(task, 20)
+    server.close()
     await client.close()
 
 

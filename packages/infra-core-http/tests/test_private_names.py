@@ -52,12 +52,12 @@ async def test_connections_are_made_with_our_protocol_and_can_be_listed() -> Non
         connector = Connector()
         async with aiohttp.ClientSession(connector=connector) as session:
             async with session.get(origin.url("/f")) as response:
-                assert len(connector.transports()) == 1
+                assert len(list(private.protocols_of(connector))) == 1
                 await response.read()
             await asyncio.sleep(0)
             [protocol] = private.protocols_of(connector)
             assert isinstance(protocol, Protocol)
-        assert connector.transports() == []
+        assert list(private.protocols_of(connector)) == []
 
 
 async def test_a_connection_has_one_timer_that_moves_and_goes() -> None:

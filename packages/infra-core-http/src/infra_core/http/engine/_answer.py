@@ -11,6 +11,7 @@ from .._response.redirect import location_of
 from ._errors import FAILURES, httpx_error
 from ._pump import Pump
 from ._target import Target
+from .connections import ClosedHereError
 from .network_settings import Proxy
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class EngineResponse:
                 if left < 0:
                     break
                 parts.append(chunk)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            if isinstance(error.__cause__, ClosedHereError):
+                raise  # the next request would open connections that no code closes
             left = -1
         self.close()
         self.body = b"".join(parts) if left >= 0 else b""

@@ -27,7 +27,7 @@ from .._messages import (
 from .._policy import Failure
 from .._response.decode import UnsupportedCoding
 from ._target import origin_of
-from .connections import SocksRefusedError, SocksUnreachableError
+from .connections import ClosedHereError, SocksRefusedError, SocksUnreachableError
 from .network_settings import Proxy
 
 __all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error"]
@@ -87,6 +87,9 @@ def _describe(
     protocol = _of_protocol(error, where)
     if protocol is not None:
         return httpx.RemoteProtocolError, *protocol
+    if isinstance(error, ClosedHereError):
+        text = f"the client was closed before {where} had answered: close it after its requests"
+        return httpx.ReadError, text, True
     if isinstance(error, aiohttp.InvalidURL):
         text = f"{host!r} is no host name and no address: check the URL"
         return httpx.UnsupportedProtocol, text, False

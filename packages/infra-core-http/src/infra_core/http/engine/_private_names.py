@@ -26,6 +26,7 @@ NAMES: tuple[tuple[type, str, str], ...] = (
     (ResponseHandler, "_drop_timeout", "likewise"),
     (ResponseHandler, "_on_read_timeout", "what to do when that fires"),
     (ResponseHandler, "_read_timeout", "its seconds"),
+    (ResponseHandler, "_payload", "the body whose reader is to hear that the client was closed"),
     (httpx.AsyncClient, "_mounts", "transports that were set on a client"),
     (httpx.AsyncClient, "_build_redirect_request", "where a redirect leads, by our rules"),
     (aiohttp.ClientSession, "_retry_connection", "no second request behind the retry policy"),

@@ -78,6 +78,17 @@ class Protocol(ResponseHandler):
             self._take_last()
         super().set_exception(exc, *cause)
 
+    def fail(self, error: Exception) -> None:
+        """End the connection, and what waits for its answer, with an error.
+
+        aiohttp's own `close` forgets the body that is being read, and its reader waits without end.
+        """
+        self.set_exception(error)
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
+
     def _take_last(self) -> None:
         """Read the answer of a server that wanted no body and has closed.
 

@@ -272,8 +272,7 @@ class Engine:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             if isinstance(session.connector, Connector):
-                for transport in session.connector.transports():
-                    transport.abort()
+                session.connector.abort()
             await session.close()
         if sessions:
             await asyncio.sleep(0)  # an abort is carried out in the loop's next turn

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import requests
 
 __all__ = [
+    "ClosedHereError",
     "Connector",
     "SocksRefusedError",
     "SocksUnreachableError",
@@ -77,10 +78,14 @@ class Connector(aiohttp.TCPConnector):
             should_close = True
         super()._release(key, protocol, should_close=should_close)
 
-    def transports(self) -> list[asyncio.Transport]:
-        """All connections that are open, idle and in use."""
-        found = [protocol.transport for protocol in private.protocols_of(self)]
-        return [transport for transport in found if transport is not None]
+    def abort(self) -> None:
+        """End all connections, idle and in use; who waits for an answer hears of it."""
+        for protocol in private.protocols_of(self):
+            protocol.fail(ClosedHereError())
+
+
+class ClosedHereError(aiohttp.ClientConnectionError):
+    """The client was closed while an answer was awaited or read."""
 
 
 class SocksUnreachableError(aiohttp.ClientConnectionError):
