@@ -89,7 +89,7 @@ def test_files_that_cannot_be_read(
 def test_pipe_is_refused(make: Make, tmp_path: Path) -> None:
     """To open it would wait for ever."""
     os.mkfifo(tmp_path / "base" / "pipe")
-    with pytest.raises(OSError, match=r"it is no regular file.*write what it gives to a file"):
+    with pytest.raises(OSError, match=r"it is not a regular file.*write what it gives to a file"):
         make().upload_file(tmp_path / "base" / "pipe")
 
 
@@ -129,9 +129,9 @@ def test_arguments_that_cannot_work(
 TREES: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("sideways", {}, ValueError, "direction='sideways' is unknown; use up, down"),
     ("up", {"include": "*.png"}, TypeError, "include='.*' is one string; pass a list"),
-    ("up", {"exclude": None}, TypeError, "exclude=None is no list of globs"),
+    ("up", {"exclude": None}, TypeError, "exclude=None is not a list of globs"),
     ("up", {"include": [5]}, TypeError, "include holds 5; pass a list of globs"),
-    ("up", {"include": ["[z-a]"]}, ValueError, r"'\[z-a\]' is no valid glob: bad .* z-a; write"),
+    ("up", {"include": ["[z-a]"]}, ValueError, r"'\[z-a\]' is not a valid glob: bad .* z-a; write"),
     ("down", {"compare": "md5"}, ValueError, "compare='md5' is unknown; use hash, size, nothing"),
 ]
 

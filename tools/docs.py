@@ -66,7 +66,7 @@ def main() -> int:
 def port(text: str) -> int:
     """An argparse type: a port, 0 for any that is free."""
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 0 to 65535")
     return int(text)
 
 

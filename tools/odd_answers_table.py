@@ -134,7 +134,7 @@ for code in (0, 99):
     add(f"status {code:03}", answer(first=b"HTTP/1.1 %03d OK" % code), failed())
 add("status of two digits", answer(first=b"HTTP/1.1 20 OK"), failed())
 add("status of four digits", answer(first=b"HTTP/1.1 2000 OK"), failed())
-add("status that is no number", answer(first=b"HTTP/1.1 abc OK"), failed())
+add("status that is not a number", answer(first=b"HTTP/1.1 abc OK"), failed())
 add("HTTP/1.0", answer(first=b"HTTP/1.0 200 OK"), ok(), closes=True)
 add("HTTP/1.0 without length", answer(first=b"HTTP/1.0 200 OK", length=False), ok(), closes=True)
 add("other protocol", answer(first=b"ICY 200 OK"), failed(), closes=True)

@@ -262,7 +262,8 @@ def problems(tag: str | None) -> Iterator[str]:
 def check_tag(tag: str) -> Iterator[str]:
     match = TAG.fullmatch(tag)
     if not match or match["name"] not in {package.name for package in PACKAGES}:
-        yield f"{tag!r} is no tag of ours; it is <distribution>-v<version>, as infra-core-fs-v1.0.0"
+        form = "<distribution>-v<version>, as infra-core-fs-v1.0.0"
+        yield f"{tag!r} is not a tag of ours; it is {form}"
         return
     package = Package(match["name"])
     if match["version"] != package.version:

@@ -287,7 +287,7 @@ class TestTrigger:
         )
         with pytest.raises(ConfigurationError, match="APP_URL"):
             build_function_client(_parse("b"), base_url_env_var="APP_URL", env={})
-        with pytest.raises(ValueError, match="--base-url 'app' is no URL"):
+        with pytest.raises(ValueError, match="--base-url 'app' is not a URL"):
             build_function_client(_parse("b", "--base-url", "app"), env={"APP_URL": "https://x"})
 
 

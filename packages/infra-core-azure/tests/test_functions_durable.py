@@ -825,7 +825,7 @@ class TestProtocol:
     )
     def test_an_unusable_status_url_is_refused_at_the_start(self, url: str) -> None:
         """Not a ValueError of `urllib` later."""
-        with pytest.raises(OrchestrationError, match="no http"):
+        with pytest.raises(OrchestrationError, match="not an http"):
             read_start(_response(202, {"statusQueryGetUri": url}), what="POST /api/run")
 
     @pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
@@ -920,7 +920,7 @@ class TestProtocol:
         async with AzureFunctionAsyncClient("https://app.example") as client:
             instance = await client.start(_PATH)
             assert instance.status_url == status_url
-            with pytest.raises(httpx.RemoteProtocolError, match="which is no URL"):
+            with pytest.raises(httpx.RemoteProtocolError, match="which is not a URL"):
                 await client.get_status(instance)
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))

@@ -47,16 +47,16 @@ def app(host: FunctionsHost) -> Iterator[AzureFunctionSyncClient]:
     ("settings", "kind", "expected"),
     [
         ({"base_url": 5}, ValueError, "base_url is required and 5 is none: give the URL"),
-        ({"base_url": "app.example"}, ValueError, "'app.example' is no URL"),
-        ({"base_url": "https://app:99999"}, ValueError, "'https://app:99999' is no URL"),
+        ({"base_url": "app.example"}, ValueError, "'app.example' is not a URL"),
+        ({"base_url": "https://app:99999"}, ValueError, "'https://app:99999' is not a URL"),
         ({"base_url": "https://[::1"}, ValueError, "must begin with https://"),
-        ({"base_url": "https://my app"}, ValueError, "'https://my app' is no URL"),
+        ({"base_url": "https://my app"}, ValueError, "'https://my app' is not a URL"),
         ({"base_url": URL, "timeout": 0}, ValueError, "timeout=0 is out of range: pass seconds"),
-        ({"base_url": URL, "timeout": "5"}, TypeError, "timeout='5' is no number: pass seconds"),
+        ({"base_url": URL, "timeout": "5"}, TypeError, "timeout='5' is not a number: pass seconds"),
         ({"base_url": URL, "cold_start_grace": -1}, ValueError, "cold_start_grace=-1"),
         ({"base_url": URL, "cold_start_grace": "5"}, TypeError, "cold_start_grace='5'"),
         ({"base_url": URL, "options": {"timeout": 5}}, TypeError, "pass RequestOptions(timeout="),
-        ({"base_url": URL, "api_key": 5}, ValueError, "api_key is no key"),
+        ({"base_url": URL, "api_key": 5}, ValueError, "api_key is not a key"),
     ],
 )
 def test_a_bad_setting_is_named_at_once(
@@ -86,7 +86,7 @@ def test_a_secret_in_a_bad_setting_is_not_shown(settings: dict[str, Any]) -> Non
 
 def test_a_bad_variable_is_named() -> None:
     """The operator sees variables, not parameters."""
-    with pytest.raises(ValueError, match="APP_URL 'app' is no URL of a function app"):
+    with pytest.raises(ValueError, match="APP_URL 'app' is not a URL of a function app"):
         AzureFunctionAsyncClient.from_env(base_url_env="APP_URL", env={"APP_URL": "app"})
 
 
@@ -94,13 +94,13 @@ def test_a_bad_variable_is_named() -> None:
     ("options", "expected"),
     [
         ({"delay": float("inf")}, "delay=inf is out of range: pass seconds, 0 to a day"),
-        ({"delay": "1"}, "delay='1' is no number"),
-        ({"max_retries": 1.5}, "max_retries=1.5 is no whole number"),
+        ({"delay": "1"}, "delay='1' is not a number"),
+        ({"max_retries": 1.5}, "max_retries=1.5 is not a whole number"),
         ({"max_retries": -1}, "max_retries=-1 is out of range"),
         ({"backoff": float("nan")}, "backoff=nan is out of range"),
         ({"deadline": 0}, "deadline=0 is out of range: pass seconds above 0, or None"),
-        ({"max_bytes": "5"}, "max_bytes='5' is no whole number: pass a number of bytes"),
-        ({"retry_statuses": 503}, "retry_statuses=503 is no collection"),
+        ({"max_bytes": "5"}, "max_bytes='5' is not a whole number: pass a number of bytes"),
+        ({"retry_statuses": 503}, "retry_statuses=503 is not a collection"),
         ({"retry_statuses": "503"}, "pass one of HTTP statuses, such as {429, 503}"),
     ],
 )
@@ -114,23 +114,23 @@ def test_a_bad_option_is_named(options: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda app: app.get_json(5), "path=5 is no path: pass text"),
-        (lambda app: app.get_json("/api/f", options={"timeout": 5}), "is no RequestOptions"),
+        (lambda app: app.get_json(5), "path=5 is not a path: pass text"),
+        (lambda app: app.get_json("/api/f", options={"timeout": 5}), "is not a RequestOptions"),
         (lambda app: app.wait_for_completion(None), "instance is a NoneType: pass the Durable"),
         (lambda app: app.wait_for_completion(""), "instance is empty: pass the DurableInstance"),
         (lambda app: app.wait_for_completion({"code": "S3CRET"}), "instance is a dict: pass"),
         (lambda app: app.terminate(5), "instance is an int: pass the DurableInstance"),
-        (lambda app: app.terminate("/api/x", reason=None), "reason=None is no text: pass str()"),
+        (lambda app: app.terminate("/api/x", reason=None), "reason=None is not text: pass str()"),
         (lambda app: app.raise_event("/api/x", ""), "name='' names no event: pass the name that"),
         (lambda app: app.raise_event("/api/x", " "), "name=' ' names no event: pass the name that"),
-        (lambda app: app.raise_event("/api/x", None), "name=None is no text: pass str() of it"),
-        (lambda app: app.start_and_wait("/api/run", timeout="5"), "timeout='5' is no number"),
-        (lambda app: app.start_and_wait("/api/run", timeout=None), "timeout=None is no number"),
+        (lambda app: app.raise_event("/api/x", None), "name=None is not text: pass str() of it"),
+        (lambda app: app.start_and_wait("/api/run", timeout="5"), "timeout='5' is not a number"),
+        (lambda app: app.start_and_wait("/api/run", timeout=None), "timeout=None is not a number"),
         (
             lambda app: app.start_and_wait("/api/run", poll_interval=float("inf")),
             "poll_interval=inf is out of range: pass seconds above 0, up to a day",
         ),
-        (lambda app: wait_for_completion("/api/x"), "status_url '/api/x' is no URL"),
+        (lambda app: wait_for_completion("/api/x"), "status_url '/api/x' is not a URL"),
         (lambda app: wait_for_completion(None), "status_url is required"),  # type: ignore[arg-type]
     ],
 )
@@ -197,11 +197,11 @@ def _parsed(*arguments: str) -> Namespace:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["b", "--concurrency", "x"], "--concurrency: 'x' is no whole number of 1 or more"),
-        (["b", "--concurrency", "0"], "--concurrency: '0' is no whole number of 1 or more"),
-        (["b", "--poll-timeout", "x"], "--poll-timeout: 'x' is no number of seconds above 0"),
-        (["b", "--poll-interval", "nan"], "--poll-interval: 'nan' is no number of seconds"),
-        ([" "], "batch_id: ' ' is no name; give the batch one"),
+        (["b", "--concurrency", "x"], "--concurrency: 'x' is not a whole number of 1 or more"),
+        (["b", "--concurrency", "0"], "--concurrency: '0' is not a whole number of 1 or more"),
+        (["b", "--poll-timeout", "x"], "--poll-timeout: 'x' is not a number of seconds above 0"),
+        (["b", "--poll-interval", "nan"], "--poll-interval: 'nan' is not a number of seconds"),
+        ([" "], "batch_id: ' ' is not a name; give the batch one"),
     ],
 )
 def test_a_bad_argument_of_the_command_line_is_named(
@@ -230,7 +230,7 @@ def test_a_summary_that_cannot_be_written_does_not_hide_what_came_of_the_batch(
 def test_a_payload_must_be_a_mapping(host: FunctionsHost) -> None:
     """A list is no part of a JSON object."""
     args = _parsed("b", "--base-url", host.base_url)
-    with pytest.raises(TypeError, match=r"payload=\[1\] is no mapping"):
+    with pytest.raises(TypeError, match=r"payload=\[1\] is not a mapping"):
         trigger_batch(args, env={}, base_url_env_var="APP_URL", payload=[1])
 
 

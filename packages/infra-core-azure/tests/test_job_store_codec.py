@@ -169,7 +169,7 @@ def test_datetimes_of_other_libraries_are_plain_ones_in_the_store() -> None:
     found = binding.from_row(row)
     assert found.when == moment
     assert found.times == [moment]
-    with pytest.raises(JobRecordError, match="which is no time") as raised:
+    with pytest.raises(JobRecordError, match="which is not a time") as raised:
         binding.to_row(Sample("b", "j", when=_NoTime(2026, 1, 1, tzinfo=timezone.utc)))
     assert raised.value.field == "when"
 
@@ -409,7 +409,7 @@ def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None
         ([], EdmType.GUID),
     ]  # fmt: skip
     for value, kind in refused:
-        with pytest.raises(JobRecordError, match="which is no Edm") as caught:
+        with pytest.raises(JobRecordError, match="which is not of type Edm") as caught:
             pack({"v": EntityProperty(value, kind)})
         assert caught.value.field == "v"
 

@@ -74,11 +74,11 @@ def test_a_number_that_cannot_be_is_named_with_what_can(
     [
         (
             lambda: _heartbeat().set_slug(Path("a")),  # type: ignore[arg-type]
-            "slug=PosixPath('a') is no text: pass str()",
+            "slug=PosixPath('a') is not text: pass str()",
         ),
-        (lambda: _heartbeat().set_slug(b"a"), "slug=b'a' is no text"),  # type: ignore[arg-type]
-        (lambda: _log(labels=["x"]), "labels=['x'] is no mapping: pass a dict"),
-        (lambda: SenderLimits(retry=5), "retry=5 is no RetryPolicy"),  # type: ignore[arg-type]
+        (lambda: _heartbeat().set_slug(b"a"), "slug=b'a' is not text"),  # type: ignore[arg-type]
+        (lambda: _log(labels=["x"]), "labels=['x'] is not a mapping: pass a dict"),
+        (lambda: SenderLimits(retry=5), "retry=5 is not a RetryPolicy"),  # type: ignore[arg-type]
         (
             lambda: TelemetryClient(config="InstrumentationKey=S3CRET"),  # type: ignore[arg-type]
             "config is a str: pass TelemetryConfig(connection_string)",
@@ -167,10 +167,10 @@ def test_lost_events_are_logged_with_what_to_do(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "is no heartbeat: it holds no JSON"),
-        (b"\xff", "is no heartbeat: it holds no JSON"),
-        (b"[]", "is no heartbeat: it holds a list instead of an object"),
-        (b"{}", "is no heartbeat: it has no timestamp"),
+        (b"", "is not a heartbeat: it holds no JSON"),
+        (b"\xff", "is not a heartbeat: it holds no JSON"),
+        (b"[]", "is not a heartbeat: it holds a list instead of an object"),
+        (b"{}", "is not a heartbeat: it has no timestamp"),
     ],
 )
 def test_a_file_that_is_no_heartbeat_says_so_in_words(

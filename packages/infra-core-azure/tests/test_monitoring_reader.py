@@ -234,10 +234,10 @@ def test_a_blob_that_is_not_there_is_no_heartbeat() -> None:
     ("content", "reason"),
     [
         (None, "there is no heartbeat at"),
-        ("", "is no heartbeat"),
+        ("", "is not a heartbeat"),
         ("[]", "instead of an object"),
         ('{"slug": "a"}', "has no timestamp"),
-        ('{"timestamp": "yesterday"}', "is no heartbeat"),
+        ('{"timestamp": "yesterday"}', "is not a heartbeat"),
     ],
 )
 def test_what_is_no_heartbeat_is_dead_and_says_why(

@@ -77,7 +77,7 @@ def test_what_the_page_sorts_and_shows_is_text() -> None:
     odd = {**entry("a"), "modified_at": 1_700_000_000, "checksum": {"md5": "x"}}
     assert rows(render_html({"files": [odd]}))[0][6:8] == ["{'md5': 'x'}", "1700000000"]
     for size in (math.inf, math.nan):
-        with pytest.raises(ValueError, match=r"manifest\['files'\]\[0\] is .*no entry"):
+        with pytest.raises(ValueError, match=r"manifest\['files'\]\[0\] is .*not an entry"):
             render_html({"files": [{**entry("a"), "size_bytes": size}]})
 
 

@@ -79,7 +79,7 @@ def test_size_that_is_no_number_is_reported(given: str, blob_server: Any, client
     """By name, and not as an error of `int`; in ranges and in listings."""
     found = {"Content-Range": f"bytes 0-4/{given}", "ETag": '"1"'}
     client = client_of(blob_server(lambda *_: (206, found, b"hello")), max_retries=0)
-    with pytest.raises(IntegrityError, match=r"the size of 'a' is given as .*, which is no number"):
+    with pytest.raises(IntegrityError, match=r"the size of 'a' is given as .*, which is not"):
         client.download_to_path(client.base_path / "a")
     listing = page("a", "").replace(b">1<", f">{given}<".encode())
     with pytest.raises(IntegrityError, match="the size of 'run/a' is given as"):

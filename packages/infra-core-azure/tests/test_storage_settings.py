@@ -117,7 +117,7 @@ def test_switch_of_the_environment(text: str, value: bool) -> None:
 
 def test_switch_that_is_none() -> None:
     """The variable, what it holds, what it may hold."""
-    expected = "^AZURE_STORAGE_BLOCK_MD5='maybe' is no switch; set it to true or false, or unset it"
+    expected = "^AZURE_STORAGE_BLOCK_MD5='maybe' is not a switch; set it to true or false, or unset"
     with pytest.raises(ConfigurationError, match=expected):
         AzureStorageSettings.from_env(env={"AZURE_STORAGE_BLOCK_MD5": "maybe"})
     with pytest.raises(ConfigurationError, match="block_md5='no' is out of range; pass True or"):
@@ -171,7 +171,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"container": "Ab"}, "container='Ab'.*lower-case"),
     ({"container": "a--b"}, "single hyphens"),
     ({"container": "x" * 64}, "3 to 63"),
-    ({"connection_string": "nonsense"}, "connection_string is no NAME=VALUE"),
+    ({"connection_string": "nonsense"}, "connection_string is not a NAME=VALUE"),
     ({"connection_string": f"{CONNECTION};accountname=b"}, r"AccountName \(part \d\) twice"),
     ({"connection_string": f"{CONNECTION};c2VjcmV0=a;c2VjcmV0=b"}, r"holds part \d twice"),
     ({"connection_string": "AccountName=acc;AccountKey=§"}, "AccountKey.*not base64"),
@@ -181,13 +181,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"connection_string": "UseDevelopmentStorage=false"}, "can only be true"),
     ({"connection_string": f"UseDevelopmentStorage=true;AccountKey={KEY}"}, "contradicts"),
     ({"connection_string": f"{CONNECTION};BlobEndpoint=ftp://x"}, "BlobEndpoint in connection"),
-    ({"connection_string": CONNECTION, "blob_endpoint": "ftp://x.y"}, "blob_endpoint .*no http"),
+    ({"connection_string": CONNECTION, "blob_endpoint": "ftp://x.y"}, "blob_endpoint .*an http"),
     *(
         ({"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.x{end}"}, why)
         for end, why in (("#", "behind it"), ("?", "behind"), (":0", "port 0"), (":65536", "URL"))
     ),
     *(
-        ({"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix={bad}"}, "no end")
+        ({"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix={bad}"}, "the end")
         for bad in ("core.x/a", "core.x/#", "core.x\\a", "core.x%2fa", "[::1]", "core!x")
     ),
     ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example:0"}, "port 0"),
@@ -201,7 +201,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=https://core.x"},
-        "EndpointSuffix=.* no end of a host name",
+        "EndpointSuffix=.* not the end of a host name",
     ),
     (
         {"connection_string": "UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://h:0"},
@@ -218,7 +218,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"connection_string": f"AccountName=acc;AccountKey={KEY};TableEndpoint=https://h.example"},
         "no BlobEndpoint, and TableEndpoint is that of another service",
     ),
-    ({"account_name": "evil.example/#"}, "no account name"),
+    ({"account_name": "evil.example/#"}, "not an account name"),
     ({"account_name": "acc", "sas_token": "sv=1"}, "no signature"),
     ({"account_name": "acc", "blob_endpoint": "http://1.2.3.4/acc"}, "not https"),
     ({"account_name": "acc", "blob_endpoint": "https://b.blob.core.windows.net"}, "account 'b'"),
@@ -241,7 +241,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"account_name": "acc", "sas_token": "sv=1&\nsig=SECRET"}, "line breaks.*copy it again"),
     ({"account_name": "acc", "container": 5}, "container is an int; pass a str"),
     ({"account_name": "acc", "options": {"timeout": 1}}, "options is a dict; pass a TransferOp"),
-    ({"blob_endpoint": "acc"}, r"blob_endpoint \('acc'\) is no http"),
+    ({"blob_endpoint": "acc"}, r"blob_endpoint \('acc'\) is not an http"),
     ({"blob_endpoint": "https://acc.blob.core.windows.net/box"}, "has a path; the container has"),
 ]
 

@@ -50,7 +50,7 @@ def wrong(value: object) -> Any:
         (
             lambda d: fs.AtomicFile(d / "a", mode=644),
             ValueError,
-            [f"mode={oct(644)} is no permission bits", "mode=0o644"],
+            [f"mode={oct(644)} is not a file mode", "mode=0o644"],
         ),
         (lambda d: fs.AtomicFile(d / "a", mode=wrong("0644")), ValueError, ["mode='0644'"]),
         (

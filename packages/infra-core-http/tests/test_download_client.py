@@ -494,7 +494,7 @@ async def test_many_takes_every_item_and_awaits_its_callback(
         seen.append(outcome)
 
     items: list[Any] = [(origin.url("/f.png"), tmp_path / "f"), None]
-    with pytest.raises(ValueError, match="None is no download"):
+    with pytest.raises(ValueError, match="None is not a download"):
         await download_many_async(items)
     await download_many_async(items[:1], on_outcome=keep)
     assert [outcome.ok for outcome in seen] == [True]

@@ -340,7 +340,7 @@ def test_a_malformed_proxy_is_an_error_where_it_would_be_used(
     monkeypatch.setenv("ALL_PROXY", "http://user:hunter2@[::1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert get(origin.url("/page")) == "page"
-    with pytest.raises(InvalidRequestError, match="ALL_PROXY is no proxy URL") as caught:
+    with pytest.raises(InvalidRequestError, match="ALL_PROXY is not a proxy URL") as caught:
         get("http://somewhere.test/page")
     assert "hunter2" not in str(caught.value)
 

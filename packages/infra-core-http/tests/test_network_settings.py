@@ -93,7 +93,7 @@ def test_credentials_of_a_proxy_are_sent_in_utf_8() -> None:
 def test_a_malformed_proxy_is_named_by_its_variable_alone(text: str) -> None:
     """Its value may hold a password, wherever that was put by mistake."""
     settings = read(HTTPS_PROXY=text)
-    with pytest.raises(InvalidRequestError, match="HTTPS_PROXY is no proxy URL") as caught:
+    with pytest.raises(InvalidRequestError, match="HTTPS_PROXY is not a proxy URL") as caught:
         settings.proxy_for("https://example.com/")
     assert "secret" not in str(caught.value)
     assert not any("secret" in part for line in settings.describe() for part in line)
@@ -340,7 +340,7 @@ def test_the_settings_in_force_are_described_without_credentials(tmp_path: Path)
         (
             "HTTPS_PROXY",
             "***",
-            "is no proxy URL (what stands in its brackets is no IPv6 address)",
+            "is not a proxy URL (what stands in its brackets is not an IPv6 address)",
         ),
         ("NO_PROXY", "localhost,10.0.0.0/8,[::1]:80,http://a", ""),
         ("SSL_CERT_FILE", missing, "does not exist"),

@@ -95,7 +95,7 @@ def test_statuses_that_are_no_set_are_refused_with_the_remedy(name: str, statuse
         (lambda: poll_many_async(wrong(None), running_job), "jobs cannot be iterated over"),
         (lambda: poll_many_async([1], wrong(None)), "fetch_fn cannot be called"),
         (lambda: poll_many_async([1], running_job, on_poll=wrong(5)), "on_poll cannot be called"),
-        (lambda: poll_many_async([1], running_job, config=wrong(5)), "config=5 is no PollingConf"),
+        (lambda: poll_many_async([1], running_job, config=wrong(5)), "config=5 is not a PollingCo"),
         (
             lambda: poll_many_async([1], running_job, cancel=wrong(threading.Event())),
             "cancel must be an asyncio.Event here, not of type Event; set one",

@@ -165,9 +165,9 @@ def test_lines_are_quoted_without_secrets(format: str, text: bytes) -> None:  # 
         (BatchItem(7), "no 'url'"),  # type: ignore[arg-type]
         (BatchItem(None), "no 'url'"),  # type: ignore[arg-type]
         ({"url": "https://a.example", "page": "x" * 400_000}, "characters as JSON"),
-        (BatchItem("https://a.example", metadata={"n": 10**5000}), "no JSON"),
+        (BatchItem("https://a.example", metadata={"n": 10**5000}), "not JSON"),
         *(
-            ({"url": "https://a.example", "headers": headers}, "'headers' is no mapping")
+            ({"url": "https://a.example", "headers": headers}, "'headers' is not a mapping")
             for headers in ("A: b", ["A"], {"A": 1}, {1: "b"})
         ),
     ],
@@ -332,7 +332,7 @@ def test_json_lines_hold_texts_or_objects() -> None:
         BatchItem("https://a.example/2", "b", metadata={"x": 1, "y": [2]}),
     ]
     assert [entry.line for entry in rejected] == [3, 4, 5, 6, 7, 8, 9]
-    assert "'bad name' is no header name" in rejected[-2].reason
+    assert "'bad name' is not a header name" in rejected[-2].reason
     assert "hunter2" not in str(rejected)
 
 

@@ -192,7 +192,7 @@ def test_metadata_that_is_no_json_is_refused_alone(
     items = [{"url": origin.url("/1.txt"), "metadata": metadata}, origin.url("/2.txt")]
     summary = run_batch(items, batch_id="b", out=tmp_path, on_rejected=rejected.append)
     assert (summary.succeeded, summary.rejected_lines) == (1, 1)
-    assert "'metadata' is no JSON" in rejected[0].reason
+    assert "'metadata' is not JSON" in rejected[0].reason
 
 
 def test_a_batch_runs_in_any_thread(origin: FaultyOrigin, tmp_path: Path) -> None:
@@ -979,10 +979,10 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"layout": "{sha256}", "scratch": "s", "dask": "tcp://h:1"}, "{sha256}"),
         ({"only_failed": True}, "resume"),
         ({"batch_id": "../x"}, "cannot name a folder"),
-        ({"headers": {"bad name": "x"}}, "headers (--header): 'bad name' is no header name"),
-        ({"headers": {"": "x"}}, "headers (--header): '' is no header name"),
+        ({"headers": {"bad name": "x"}}, "headers (--header): 'bad name' is not a header name"),
+        ({"headers": {"": "x"}}, "headers (--header): '' is not a header name"),
         ({"headers": {"X": "a\nb"}}, "the value of header 'X' has line breaks"),
-        ({"host_headers": {"h": {"a:b": "x"}}}, "host_headers of h: 'a:b' is no header name"),
+        ({"host_headers": {"h": {"a:b": "x"}}}, "host_headers of h: 'a:b' is not a header name"),
         ({"host_headers": {"https://h": {"X": "y"}}}, "'https://h' names no host"),
         ({"host_headers": {"h:x": {"X": "y"}}}, "'h:x' names no host"),
         ({"user_agent": "a\nb"}, "user_agent (--user-agent): the value of header"),
@@ -992,8 +992,8 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"layout": "{name:{nope}}"}, "the format '{nope}'"),
         ({"layout": "{digest}{name:>9999999999}"}, "a width has two digits at most"),
         ({"layout": "{digest}{name:>\u0669\u0669\u0669}"}, "a width has two digits at most"),
-        ({"proxy": "ftp://user:hidden@h:1"}, "proxy (--proxy) is no proxy URL (its scheme"),
-        ({"proxy": "h:port"}, "its port is no number"),
+        ({"proxy": "ftp://user:hidden@h:1"}, "proxy (--proxy) is not a proxy URL (its scheme"),
+        ({"proxy": "h:port"}, "its port is not a number"),
         ({"grace": 0}, "grace must be a number above 0, got 0"),
     ],
 )

@@ -566,7 +566,7 @@ def test_a_failed_download_is_one_line(
 def test_a_url_that_is_none_is_shown_once() -> None:
     """The cause stands behind the URL already."""
     url = "http://xn--a./x"
-    assert without_url(f"InvalidURL: {url!r} is no URL", url) == "InvalidURL: it is no URL"
+    assert without_url(f"InvalidURL: {url!r} is not a URL", url) == "InvalidURL: it is not a URL"
     assert without_url(f"{url} was not stored", url) == "was not stored"
     assert without_url(f"GET {url}: no", url) == "GET : no"
     assert without_url(f"the last from {url}: no", url) == "the last from it: no"

@@ -190,6 +190,6 @@ def test_the_network_settings_in_force_are_shown_without_credentials(
     bundle.unlink()
     found = looked(capsys)["network"]
     assert found["state"] == "problem"
-    assert "HTTP_PROXY=*** is no proxy URL (its port" in found["detail"]
+    assert "HTTP_PROXY=*** is not a proxy URL (its port" in found["detail"]
     assert f"{bundle} does not exist" in found["detail"]
     assert "hunter2" not in str(found)

@@ -139,8 +139,8 @@ def _whole_url(response: "httpx.Response", url: str, instance_id: str | None, wh
         split_url(whole)
     except ValueError as error:
         raise OrchestrationError(
-            f"{what} answered {response.status_code} with {sanitize_url(url)!r:.200}, which is no "
-            f"http(s) URL that can be asked ({error}); check how the starter, or a proxy, makes "
+            f"{what} answered {response.status_code} with {sanitize_url(url)!r:.200}, which is not "
+            f"an http(s) URL that can be asked ({error}); check how the starter, or a proxy, makes "
             "its URLs"
         ) from None
     if " " in (instance_id or ""):

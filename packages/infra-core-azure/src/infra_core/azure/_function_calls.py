@@ -71,7 +71,7 @@ class RequestOptions:
                 require_number(name, value, f"{allowed}, or None for that of the client", **bounds)
         if isinstance(self.retry_statuses, (str, int)):
             raise TypeError(
-                f"retry_statuses={self.retry_statuses!r} is no collection: pass one of HTTP "
+                f"retry_statuses={self.retry_statuses!r} is not a collection: pass one of HTTP "
                 "statuses, such as {429, 503}"
             )
 
@@ -149,8 +149,8 @@ class FunctionCaller:
         key = self.api_key
         if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
             raise ValueError(
-                "api_key is no key (its value is not shown): pass the text of a function, host or "
-                "master key, without line breaks or characters outside of ASCII"
+                "api_key is not a key (its value is not shown): pass the text of a function, host "
+                "or master key, without line breaks or characters outside of ASCII"
             )
         self._origin = _origin(self.base_url)
         base = RequestOptions(timeout=self.timeout).over(_DEFAULTS)
@@ -185,7 +185,7 @@ class FunctionCaller:
     def url(self, path: str) -> str:
         """Return the URL of a path below the base URL; an absolute URL is what it is."""
         if not isinstance(path, str):
-            raise TypeError(f"path={path!r:.80} is no path: pass text, such as '/api/run'")
+            raise TypeError(f"path={path!r:.80} is not a path: pass text, such as '/api/run'")
         if path.lower().startswith(("http://", "https://")):
             return path
         path = path.lstrip("/")  # never `//host`, which would name another one
@@ -323,8 +323,8 @@ class FunctionCaller:
             kind = response.headers.get("content-type", "no content type")
             raise JSONDecodeError(
                 f"{sanitize_url(str(response.url))} answered {response.status_code} with {kind}, "
-                f"which is no JSON ({error.msg}): check the path, or take the answer as it is with "
-                "request()",
+                f"which is not JSON ({error.msg}): check the path, or take the answer as it is "
+                "with request()",
                 error.doc,
                 error.pos,
             ) from None
@@ -341,7 +341,7 @@ def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestO
         return base
     if not isinstance(options, RequestOptions):
         raise TypeError(
-            f"options={options!r:.80} is no RequestOptions: pass RequestOptions(timeout=30) or such"
+            f"options={options!r:.80} is not a RequestOptions: pass RequestOptions(timeout=30), say"
         )
     return options.over(base)
 
@@ -360,7 +360,7 @@ def checked_url(url: str, name: str) -> str:
     try:
         parts = split_url(url)
     except ValueError as error:
-        problem = f"is no URL of a function app ({error}): it must begin with https://, {_SUCH_AS}"
+        problem = f"is not a URL of a function app ({error}); must begin with https://, {_SUCH_AS}"
     else:
         if parts.query or parts.fragment:
             problem = "has a query or fragment: give the URL without it, and a key that stood in it"

@@ -238,7 +238,7 @@ class DurableManagement:
         instance = self._instance(instance)
         for what, text in (("reason", reason), ("name", name)):
             if not isinstance(text, str):
-                raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
+                raise TypeError(f"{what}={text!r:.80} is not text: pass str() of it")
         if verb == "raiseEvent" and name.strip() in ("", ".", ".."):  # of a path: where it is
             raise ValueError(
                 f"name={name!r:.80} names no event: pass the name that the orchestrator waits for"

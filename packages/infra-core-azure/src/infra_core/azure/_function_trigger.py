@@ -161,7 +161,7 @@ async def trigger_batch_async(
         AzureServiceError: As before.
     """
     if payload is not None and not isinstance(payload, Mapping):
-        raise TypeError(f"payload={payload!r:.80} is no mapping: pass a dict of JSON types")
+        raise TypeError(f"payload={payload!r:.80} is not a mapping: pass a dict of JSON types")
     if resume and state_folder is None:
         raise ValueError("resume=True needs the state_folder in which the batch was stored")
     stored = None

@@ -91,7 +91,7 @@ def _above_zero(kind: Callable[[str], float], what: str) -> Callable[[str], floa
         except ValueError:
             number = 0
         if not 0 < number < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {what}; give one")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what}; give one")
         return number
 
     return read
@@ -103,5 +103,5 @@ _positive_float = _above_zero(float, "number of seconds above 0")
 
 def _batch_id(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no name; give the batch one")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name; give the batch one")
     return text

@@ -128,8 +128,8 @@ def _rows(manifest: Mapping[str, Any]) -> list[list[Any]]:
             )
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             raise ValueError(
-                f"manifest['files'][{number}] is {file!r:.200}, which is no entry of a manifest; "
-                "it has path (text) and size_bytes (a whole number), see manifest_schema()"
+                f"manifest['files'][{number}] is {file!r:.200}, which is not an entry of a "
+                "manifest; it has path (text) and size_bytes (whole number): see manifest_schema()"
             ) from None
     return rows
 

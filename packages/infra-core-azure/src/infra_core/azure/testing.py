@@ -233,7 +233,7 @@ def find_azurite(env: Mapping[str, str] | None = None) -> list[str]:
     if named := settings.get("INFRA_CORE_AZURITE"):
         if not Path(named).is_file():
             raise AzuriteUnavailable(
-                f"INFRA_CORE_AZURITE={named!r} is no file; let it name azurite or its azurite.js"
+                f"INFRA_CORE_AZURITE={named!r} is not a file; let it name azurite or its azurite.js"
             )
         return _with_node(Path(named), settings)
     path = os.pathsep.join(_program_folders(settings))

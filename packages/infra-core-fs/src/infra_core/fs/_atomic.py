@@ -89,7 +89,7 @@ class AtomicFile:
         self._file: BinaryIO | None = None
         if mode is not None and not (isinstance(mode, int) and 0 <= mode <= _ALL_BITS):
             shown = oct(mode) if isinstance(mode, int) else repr(mode)
-            raise ValueError(f"mode={shown} is no permission bits; write them in octal: mode=0o644")
+            raise ValueError(f"mode={shown} is not a file mode; write it in octal: mode=0o644")
         if isinstance(algorithms, str):
             raise ChecksumAlgorithmError(
                 f"algorithms={algorithms!r} is one name, not several; write [{algorithms!r}]"

@@ -224,7 +224,7 @@ def parse_checksum(text: str) -> tuple[str, str]:
     """
     if not isinstance(text, str):
         raise ChecksumFormatError(
-            f"the checksum {text!r} is no text; write it as 'sha256:<hexdigest>'"
+            f"the checksum {text!r} is not text; write it as 'sha256:<hexdigest>'"
         )
     algorithm, colon, digest = text.strip().partition(":")
     digest = digest.strip().lower()

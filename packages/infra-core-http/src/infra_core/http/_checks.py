@@ -57,13 +57,13 @@ def check_call(max_bytes: object, params: object) -> None:
     """Refuse a bound and a query that make no sense; most calls have neither."""
     if max_bytes is not None and not (is_number(max_bytes) and max_bytes >= 0):  # type: ignore[operator]
         raise InvalidRequestError(
-            f"max_bytes={max_bytes!r} is no size: pass bytes, 0 or more, or None for no bound"
+            f"max_bytes={max_bytes!r} is not a size: pass bytes, 0 or more, or None for no bound"
         )
     if params is None:
         return
     if not isinstance(params, _TEXT_OR_PAIRS):
         raise InvalidRequestError(
-            f"params of type {type(params).__name__} are no query: pass a mapping such as "
+            f"params of type {type(params).__name__} are not a query: pass a mapping such as "
             "{'page': '2'}"
         )
     if isinstance(params, Sequence) and not isinstance(params, (str, bytes)):
@@ -72,7 +72,7 @@ def check_call(max_bytes: object, params: object) -> None:
                 isinstance(pair, Sequence) and len(pair) == 2
             ):
                 raise InvalidRequestError(
-                    f"params have an item of type {type(pair).__name__} that is no pair of name "
+                    f"params have an item of type {type(pair).__name__} that is not a pair of name "
                     "and value: pass a mapping such as {'page': '2'}, or a list of pairs"
                 )
 

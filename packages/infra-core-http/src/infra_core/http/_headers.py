@@ -39,7 +39,7 @@ def check_method(method: str) -> str:
         return method
     if not isinstance(method, str) or not _TOKEN.fullmatch(method):
         raise InvalidRequestError(
-            f"{method!r} is no HTTP method: pass a word such as 'GET' or 'POST'"
+            f"{method!r} is not an HTTP method: pass a word such as 'GET' or 'POST'"
         )
     return method.upper()
 
@@ -56,7 +56,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         return {}
     if not hasattr(headers, "items"):
         raise InvalidRequestError(
-            f"headers of type {type(headers).__name__} are no mapping: pass one of names to "
+            f"headers of type {type(headers).__name__} are not a mapping: pass one of names to "
             "values, such as {'Accept': '*/*'}"
         )
     checked: dict[str, str] = {}
@@ -64,8 +64,8 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         text_name = _as_text(name)
         if text_name is None or not _TOKEN.fullmatch(text_name):
             raise InvalidRequestError(
-                f"{name!r} is no header name: use letters, digits and hyphens, without spaces or "
-                "colons"
+                f"{name!r} is not a header name: use letters, digits and hyphens, without spaces "
+                "or colons"
             )
         text = _as_text(value)
         if text is None:

@@ -72,7 +72,7 @@ def retry_statuses_of(statuses: Iterable[int] | None) -> frozenset[int]:
         if not isinstance(given, (str, bytes)) and all(isinstance(status, int) for status in found):
             return found
     raise InvalidRequestError(
-        f"retry_statuses={statuses!r} are no HTTP statuses: pass numbers, such as [429, 503]"
+        f"retry_statuses={statuses!r} are not HTTP statuses: pass numbers, such as [429, 503]"
     )
 
 

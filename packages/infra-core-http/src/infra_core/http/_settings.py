@@ -50,7 +50,7 @@ def plain_reason(options: Mapping[str, Any]) -> str | None:
 def check_pool(limits: object) -> None:
     """Refuse a pool in which a request would wait for ever."""
     if not isinstance(limits, httpx.Limits):
-        raise InvalidRequestError(f"limits={limits!r} are no httpx.Limits: pass httpx.Limits(...)")
+        raise InvalidRequestError(f"limits={limits!r} are not httpx.Limits: pass httpx.Limits(...)")
     size = limits.max_connections
     if size is not None and not (isinstance(size, int) and size >= 1):
         raise InvalidRequestError(

@@ -64,7 +64,7 @@ def absolute_url(base: str, *segments: str) -> str:
     for part in (base, *segments):
         if not isinstance(part, str):
             raise InvalidRequestError(
-                f"{sanitize_url(part)!r} of type {type(part).__name__} is no part of a URL: pass "
+                f"{sanitize_url(part)!r} of type {type(part).__name__} is not part of a URL: pass "
                 "text"
             )
     head = re.split("[?#]", base, maxsplit=1)[0]

@@ -168,5 +168,5 @@ def checked_config(config: PollingConfig | None) -> PollingConfig:
     if config is None:
         return PollingConfig()
     if not isinstance(config, PollingConfig):
-        raise TypeError(f"config={config!r} is no PollingConfig; pass PollingConfig(timeout=...)")
+        raise TypeError(f"config={config!r} is not a PollingConfig; pass PollingConfig(timeout=60)")
     return config

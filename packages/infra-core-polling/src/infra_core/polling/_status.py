@@ -73,7 +73,7 @@ def status_at(path: str) -> StatusExtractor[str | None]:
     steps = path.split(".") if isinstance(path, str) else []
     if not all(steps) or not steps:
         raise ValueError(
-            f"the status path {path!r} is no text, or has an empty step; write it as 'a.b.c'"
+            f"the status path {path!r} is not text, or has an empty step; write it as 'a.b.c'"
         )
 
     def extract(response: Any, /) -> str | None:

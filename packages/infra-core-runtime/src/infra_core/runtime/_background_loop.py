@@ -289,7 +289,7 @@ def run_sync(
     try:
         refuse_running_loop(what, instead)
         if timeout is not None and not is_number(timeout):
-            raise ValueError(f"timeout={timeout!r} of {what} is no number: pass seconds, or None")
+            raise ValueError(f"timeout={timeout!r} of {what} is not a number: pass seconds or None")
         background = _background()
         call = None if background is None else _Call(background.loop, coroutine)
     except BaseException:

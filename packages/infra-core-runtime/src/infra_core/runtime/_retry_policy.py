@@ -51,15 +51,15 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not (is_number(self.max_retries) and self.max_retries >= 0):
             raise ValueError(
-                f"max_retries={self.max_retries!r} is not 0 or more: pass 0 for a single try, "
+                f"max_retries={self.max_retries!r} must be 0 or more: pass 0 for a single try, "
                 "or the number of retries after it"
             )
         for name, value in (("backoff", self.backoff), ("max_backoff", self.max_backoff)):
             if not (is_number(value) and value >= 0):
-                raise ValueError(f"{name}={value!r} is no waiting time: pass seconds, 0 or more")
+                raise ValueError(f"{name}={value!r} must be a number of seconds: pass 0 or more")
         if self.deadline is not None and not (is_number(self.deadline) and self.deadline > 0):
             raise ValueError(
-                f"deadline={self.deadline!r} leaves no time for even one try: pass seconds above "
+                f"deadline={self.deadline!r} must be a positive number of seconds: pass more than "
                 "0, or None for no deadline"
             )
 
@@ -107,7 +107,7 @@ class RetryPolicy:
 def check_policy(name: str, policy: RetryPolicy) -> None:
     """Refuse what is no `RetryPolicy` at the call, and not when the first attempt has failed."""
     if not isinstance(policy, RetryPolicy):
-        raise TypeError(f"{name}={policy!r} is no RetryPolicy: pass RetryPolicy(max_retries=...)")
+        raise TypeError(f"{name}={policy!r} is not a RetryPolicy: pass RetryPolicy(max_retries=2)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class TaskRuntime:
     def __init__(self, *, config: RuntimeConfig, cancel_event: CancelEvent | None = None) -> None:
         if not isinstance(config, RuntimeConfig):
             raise TypeError(
-                f"config={config!r} is no RuntimeConfig: pass RuntimeConfig(concurrency=...)"
+                f"config={config!r} is not a RuntimeConfig: pass RuntimeConfig(concurrency=...)"
             )
         if cancel_event is not None and not hasattr(cancel_event, "is_set"):
             raise TypeError(

@@ -55,7 +55,7 @@ class FastTime:
     def __init__(self, *, jitter: float | None = None) -> None:
         if jitter is not None and not (is_number(jitter) and 0.0 <= jitter <= 1.0):
             raise ValueError(
-                f"jitter={jitter!r} is no fraction: pass 0.0 (no wait) to 1.0 (the full wait), "
+                f"jitter={jitter!r} is not a fraction: pass 0.0 (no wait) to 1.0 (the full wait), "
                 "or None for real randomness"
             )
         self.slept: list[float] = []

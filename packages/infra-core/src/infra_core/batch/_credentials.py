@@ -132,5 +132,5 @@ def _text_of(option: str, path: Path) -> str:
 
 
 def _unreadable(option: str, path: Path, error: Exception) -> BatchError:
-    cause = getattr(error, "strerror", None) or "it is no text"
+    cause = getattr(error, "strerror", None) or "it is not text"
     return BatchError(f"{option} {str(path)!r} cannot be read: {cause}")

@@ -113,19 +113,19 @@ def _from_mapping(given: Mapping[Any, Any], number: int) -> BatchItem | str:
     extra = {str(name): value for name, value in given.items() if name not in _NAMES}
     metadata = own.pop("metadata", None)
     if metadata is not None and not isinstance(metadata, Mapping):
-        return "'metadata' is no mapping; write an object of names and values"
+        return "'metadata' is not a mapping; write an object of names and values"
     merged = {**extra, **(metadata or {})}
     return BatchItem(**own, metadata=merged or None, line=number)
 
 
 def _why_not_rest(item: Any) -> str:
     if item.name is not None and not isinstance(item.name, str):
-        return "'name' is no text; write a file name"
+        return "'name' is not text; write a file name"
     if item.headers is not None and not (
         isinstance(item.headers, Mapping)
         and all(isinstance(part, str) for pair in item.headers.items() for part in pair)
     ):
-        return "'headers' is no mapping of names to texts; write an object of header names"
+        return "'headers' is not a mapping of names to texts; write an object of header names"
     if item.headers and (why := why_no_headers(item.headers)):
         return why
     if item.metadata is not None and (why := _why_no_metadata(item.metadata)):
@@ -149,8 +149,8 @@ def _why_no_metadata(metadata: Mapping[str, Any]) -> str:
         size = None
     if size is None:
         return (
-            "'metadata' is no JSON; use texts, finite numbers, booleans, None, lists, and mappings "
-            "with texts as keys"
+            "'metadata' is not JSON; use texts, finite numbers, booleans, None, lists, and "
+            "mappings with texts as keys"
         )
     if size > _MOST_METADATA:
         return (
@@ -211,7 +211,7 @@ def why_not(url: Any) -> str:
     if not isinstance(url, str):
         return _NO_URL
     if "\0" in url:
-        return "a NUL byte; the list is no text in UTF-8, perhaps UTF-16: save it as UTF-8"
+        return "a NUL byte; the list is not text in UTF-8, perhaps UTF-16: save it as UTF-8"
     if len(url) > LONGEST:
         return f"{len(url)} characters; a URL has at most {LONGEST}, is a line break missing?"
     # true of most URLs, and costs one call; a space is printable

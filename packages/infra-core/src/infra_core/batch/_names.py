@@ -51,7 +51,7 @@ def check_layout(layout: str) -> None:
             LAYOUTS.get(layout, layout).format_map({**dict.fromkeys(_FIELDS, "x"), "index": 1})
     except (ValueError, KeyError) as error:
         raise BatchError(
-            f"layout {layout!r} is no template ({error}); double a plain brace"
+            f"layout {layout!r} is not a template ({error}); double a plain brace"
         ) from None
     unknown = sorted(found - set(_FIELDS))
     if unknown:

@@ -106,8 +106,8 @@ def _skip_line(lines: IO[bytes], number: int) -> None:
         passed += len(rest)
         if passed > _ENDLESS:
             raise ListError(
-                f"line {number} has no end within {_ENDLESS >> 20} MiB: this is no list of URLs; "
-                "write one URL a line"
+                f"line {number} has no end within {_ENDLESS >> 20} MiB: this is not a list of "
+                "URLs; write one URL a line"
             )
 
 

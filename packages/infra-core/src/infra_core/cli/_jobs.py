@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             ("--limit N", f"so many at most, 0 for all (all; {TERMINAL_LIMIT} on a terminal)",
              natural),
             ("--format", "CSV, or a JSON line a job", ("csv", "jsonl")),
-            ("--header", "name the columns where the output is no terminal"),
+            ("--header", "name the columns where the output is not a terminal"),
         ],
     )  # fmt: skip
     listing.add_argument(

@@ -57,7 +57,7 @@ def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Reje
             raise CommandError(
                 f"no URL in {name}; write one http(s) URL a line"
                 if len(head) < SOUGHT_LINES
-                else f"no URL in the first {SOUGHT_LINES} lines of {name}: it is no list of URLs"
+                else f"no URL in the first {SOUGHT_LINES} lines of {name}: it is not a list of URLs"
             )
         yield chain(head, entries)
 

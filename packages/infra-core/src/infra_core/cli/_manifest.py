@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
     from infra_core.azure.run_storage import build_manifest
 
     if not options.folder.is_dir():
-        problem = "is no folder" if options.folder.exists() else "does not exist"
+        problem = "is not a folder" if options.folder.exists() else "does not exist"
         raise CommandError(f"{str(options.folder)!r} {problem}; give a folder to list")
     check_writable(options.html, "--html")
     check_writable(options.out, "--out")

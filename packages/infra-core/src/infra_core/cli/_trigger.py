@@ -75,16 +75,16 @@ def json_object(text: str) -> dict[str, Any]:
     """An argparse type: a JSON object."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     try:
         value = json.loads(text, parse_constant=refuse)
     except ValueError as error:
         shown = redact_secrets(text[:60])
-        raise argparse.ArgumentTypeError(f"{shown!r} is no JSON object: {error}") from None
+        raise argparse.ArgumentTypeError(f"{shown!r} is not a JSON object: {error}") from None
     if not isinstance(value, dict):
         shown = redact_secrets(text[:60])
-        raise argparse.ArgumentTypeError(f'{shown!r} is no JSON object such as {{"depth": 2}}')
+        raise argparse.ArgumentTypeError(f'{shown!r} is not a JSON object such as {{"depth": 2}}')
     return value
 
 

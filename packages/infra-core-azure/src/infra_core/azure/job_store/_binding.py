@@ -94,8 +94,8 @@ class RecordBinding(Generic[RecordT]):
     def __init__(self, record_type: type[RecordT]) -> None:
         if not isinstance(typing.get_origin(record_type) or record_type, type):
             raise JobRecordError(
-                f"record_type={record_type!r:.80} is no class: pass the class of the records, such "
-                "as JobRecord"
+                f"record_type={record_type!r:.80} is not a class: pass the class of the records, "
+                "such as JobRecord"
             )
         methods = [callable(getattr(record_type, m, None)) for m in ("to_entity", "from_entity")]
         if any(methods) and not all(methods):
@@ -250,7 +250,7 @@ class RecordBinding(Generic[RecordT]):
         kind = typing.get_origin(self.record_type) or self.record_type
         if not known and not isinstance(record, kind):
             raise JobRecordError(
-                f"{type_name(record)} ({redact_secrets(f'{record!r:.80}')}) is no "
+                f"{type_name(record)} ({redact_secrets(f'{record!r:.80}')}) is not a "
                 f"{self.record_type.__name__}, which this store keeps: pass one, or open a store "
                 "with record_type= for others"
             )

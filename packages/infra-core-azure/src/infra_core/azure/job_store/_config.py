@@ -156,7 +156,7 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
             "one a letter, and not 'tables'; choose another name"
         )
     if not isinstance(connection[1], (str, type(None))):
-        raise AzureTableError(f"{connection[0]} is no text: pass a connection string, or None")
+        raise AzureTableError(f"{connection[0]} is not text: pass a connection string, or None")
     if connection[1]:
         return
     if endpoint[1]:
@@ -164,8 +164,8 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
             check_endpoint(endpoint[1], endpoint[0], "the connection string")
         except ConfigurationError:
             raise AzureTableError(
-                f"{endpoint[0]}={shown(sanitize_url(endpoint[1]))} is no endpoint: give the plain "
-                "https:// URL of the table service, such as "
+                f"{endpoint[0]}={shown(sanitize_url(endpoint[1]))} is not an endpoint: give the "
+                "plain https:// URL of the table service, such as "
                 "https://ACCOUNT.table.core.windows.net, without key or query"
             ) from None
     elif account[1] and not ACCOUNT.fullmatch(account[1]):

@@ -94,7 +94,7 @@ def _plain(value: datetime, field: str) -> datetime:
         return datetime.combine(value.date(), value.timetz())
     except ValueError:
         raise JobRecordError(
-            f"field {field!r} is {value!r}, which is no time: pass None where there is none",
+            f"field {field!r} is {value!r}, which is not a time: pass None where there is none",
             field=field,
         ) from None
 
@@ -185,7 +185,7 @@ def unpack(properties: Mapping[str, Any]) -> dict[str, Any]:
         try:
             plain[base] = json.loads(text)
         except (TypeError, ValueError):
-            raise _damaged(base, f"{text!r:.40} is no JSON") from None
+            raise _damaged(base, f"{text!r:.40} is not JSON") from None
     return plain
 
 
@@ -333,8 +333,8 @@ def _held(name: str, value: tuple[Any, Any]) -> Any:
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     raise JobRecordError(
-        f"field {name!r} is {held!r:.80}, which is no {kind}; give it a value of that type, or the "
-        "value alone",
+        f"field {name!r} is {held!r:.80}, which is not of type {kind}; give it one of that "
+        "type, or the value alone",
         field=name,
     )
 

@@ -69,7 +69,7 @@ def _known(record: Any, **changes: Any) -> dict[str, Any]:
 
 def check_claim(worker: str, lease_seconds: float, max_attempts: int | None) -> None:
     if not isinstance(worker, str) or not worker:
-        raise ValueError(f"worker={worker!r} is no name: pass text that says who will hold the job")
+        raise ValueError(f"worker={worker!r} is not a name: pass text that says who holds the job")
     check_lease(lease_seconds)
     if max_attempts is not None:
         allowed = "how often a job may be started, 1 or more, or None for no limit"

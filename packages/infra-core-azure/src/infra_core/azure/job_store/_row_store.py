@@ -212,7 +212,7 @@ class RowJobStore(JobStore[RecordT]):
             older_than = clock.utc_now() - older_than
         elif not isinstance(older_than, datetime):
             raise TypeError(
-                f"older_than={older_than!r:.80} is no time: pass timedelta(days=30), or a datetime"
+                f"older_than={older_than!r:.80} is not a time: pass a timedelta or a datetime"
             )
         status = _ENDED if status is None else status
         return self._remove(query_of(self._binding.statuses, batch_id, status, None, older_than))
@@ -370,7 +370,7 @@ class RowJobStore(JobStore[RecordT]):
 
 def as_list(records: Iterable[RecordT]) -> list[RecordT]:
     if isinstance(records, (str, Mapping)) or not isinstance(records, Iterable):
-        raise TypeError(f"records={records!r:.80} is no list of records: pass a list or iterator")
+        raise TypeError(f"records={records!r:.80} is not a list of records: pass an iterable")
     return list(records)
 
 

@@ -96,7 +96,7 @@ class SqliteJobStore(RowJobStore[RecordT]):
     ) -> None:
         if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
             raise AzureTableError(
-                f"path={path!r} is no path: pass that of the file to keep jobs in"
+                f"path={path!r} is not a path: pass that of the file to keep jobs in"
             )
         if str(path) in ("", ":memory:"):
             raise AzureTableError(

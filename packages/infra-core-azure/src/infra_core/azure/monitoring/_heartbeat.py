@@ -182,7 +182,7 @@ class HeartbeatMonitor:
         """
         if not isinstance(slug, (str, int, NoneType)):  # numbers were never refused
             raise TypeError(
-                f"slug={slug!r:.80} is no text: pass str() of it, or None between items"
+                f"slug={slug!r:.80} is not text: pass str() of it, or None between items"
             )
         with self._wake:
             self._set_slug_now(slug)

@@ -191,11 +191,11 @@ def _verdict(
             raise ValueError(f"it holds {type_name(beat)} instead of an object")
         timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"]).replace("Z", "+00:00")))
     except KeyError:
-        return _dead(path, f"{path} is no heartbeat: it has no timestamp")
+        return _dead(path, f"{path} is not a heartbeat: it has no timestamp")
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        return _dead(path, f"{path} is no heartbeat: it holds no JSON")
+        return _dead(path, f"{path} is not a heartbeat: it holds no JSON")
     except ValueError as error:
-        return _dead(path, f"{path} is no heartbeat: {error}")
+        return _dead(path, f"{path} is not a heartbeat: {error}")
     if age is None:
         age = (now - timestamp).total_seconds()
     pid = beat.get("pid")

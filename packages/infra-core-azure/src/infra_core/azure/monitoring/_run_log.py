@@ -92,7 +92,7 @@ class RunLogWriter:
         allowed = "1 to 50,000 blocks, the limit of Azure"
         require_number("max_blocks", max_blocks, allowed, least=1, most=50_000, whole=True)
         if labels is not None and not isinstance(labels, Mapping):
-            raise TypeError(f"labels={labels!r:.80} is no mapping: pass a dict, or None for none")
+            raise TypeError(f"labels={labels!r:.80} is not a mapping: pass a dict or None")
         root = Path(storage_root)
         self._utc_now = utc_now or clock.utc_now
         self._labels = {

@@ -228,7 +228,7 @@ class AppendBlobTarget:
                 log.segment_path(0).unlink()
                 state.go(log, before)
             _log.warning(
-                "run log blob %s is no append blob and cannot be made one, the lines go to the "
+                "run log blob %s is not an append blob and cannot be made one, the lines go to the "
                 "next name: %s",
                 blob.blob_name,
                 type(error).__name__,

@@ -94,7 +94,7 @@ class SenderLimits:
             allowed = "seconds, 0 to a day"
             require_number(name, getattr(self, name), allowed, least=0, most=86_400)
         if not isinstance(self.retry, RetryPolicy):
-            raise TypeError(f"retry={self.retry!r:.80} is no RetryPolicy: pass RetryPolicy(...)")
+            raise TypeError(f"retry={self.retry!r:.80} is not a RetryPolicy: pass RetryPolicy(...)")
 
 
 class Transport(Protocol):

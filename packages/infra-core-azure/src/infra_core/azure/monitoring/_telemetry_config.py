@@ -157,7 +157,7 @@ class TelemetryConfig:
         except ConfigurationError:
             raise ConfigurationError(
                 f"IngestionEndpoint={sanitize_url(endpoint)!r} of the Application Insights "
-                "connection string is no plain URL: it looks like "
+                "connection string is not a plain URL: it looks like "
                 "https://westeurope-1.in.applicationinsights.azure.com/; copy the whole string "
                 f"from the resource's overview page into {_CONNECTION}"
             ) from None

@@ -178,7 +178,7 @@ def _parse(request: "RecordedRequest") -> list[dict[str, Any]]:
     gzipped = request.headers.get("content-encoding") == "gzip"
     items = json.loads(gzip.decompress(request.body) if gzipped else request.body)
     if not isinstance(items, list):
-        raise ValueError("the body is no array")
+        raise ValueError("the body is not an array")
     for item in items:
         if len(json.dumps(item, ensure_ascii=False).encode("utf-8", "replace")) > _MAX_ITEM + 1024:
             raise ValueError("an item is larger than 64 KB")

@@ -106,7 +106,7 @@ def _size(text: str, name: str) -> int:
     """The size that an answer gives; 0 where it gives none."""
     if text and not text.isdecimal():
         raise IntegrityError(
-            f"the size of {name!r} is given as {text!r:.80}, which is no number of bytes",
+            f"the size of {name!r} is given as {text!r:.80}, which is not a number of bytes",
             blob=name,
             operation="look-up",
             remedy="a proxy in between may be at fault: try without it (NO_PROXY)",

@@ -131,9 +131,9 @@ def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureS
     container = settings.container or ""
     if not _CONTAINER.fullmatch(container):
         raise ConfigurationError(
-            f"{settings.variable('container')}={shown(container)} is no container name; use 3 to "
-            "63 lower-case letters, digits and single hyphens, beginning and ending with a letter "
-            "or digit"
+            f"{settings.variable('container')}={shown(container)} is not a container name; use 3 "
+            "to 63 lower-case letters, digits and single hyphens, beginning and ending with a "
+            "letter or digit"
         )
     if settings.connection_string:
         return _from_connection_string(settings, container)
@@ -191,7 +191,7 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
     else:
         if not ACCOUNT.fullmatch(account or ""):
             raise ConfigurationError(
-                f"{call('account_name')}={shown(account)} is no account name; use 3 to 24 "
+                f"{call('account_name')}={shown(account)} is not an account name; use 3 to 24 "
                 f"lower-case letters and digits, or set {call('blob_endpoint')} to the endpoint"
             )
         endpoint = f"https://{account}.blob.core.windows.net"

@@ -177,7 +177,7 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
         )
     if not ACCOUNT.fullmatch(account):
         raise ConfigurationError(
-            f"AccountName={shown(account)} in {variable} is no account name; use 3 to 24 "
+            f"AccountName={shown(account)} in {variable} is not an account name; use 3 to 24 "
             f"lower-case letters and digits, or add {service.title()}Endpoint"
         )
     check_suffix(suffix, variable)
@@ -191,8 +191,8 @@ def check_suffix(suffix: str, variable: str, example: str = "core.windows.net") 
     """Refuse an EndpointSuffix that is more than the end of a host name."""
     if re.search(r"[^\w.:#?@-]", suffix):
         raise ConfigurationError(
-            f"EndpointSuffix={shown(suffix)} in {variable} is no end of a host name; use such as "
-            f"{example}, without scheme or path"
+            f"EndpointSuffix={shown(suffix)} in {variable} is not the end of a host name; use such "
+            f"as {example}, without scheme or path"
         )
 
 
@@ -210,8 +210,8 @@ def split_connection_string(text: str, variable: str, example: str = _EXAMPLE) -
         name = name.strip().lower()
         if not equals or not name:
             raise ConfigurationError(
-                f"part {position} of {variable} is no NAME=VALUE pair; a connection string looks "
-                f"like {example}"
+                f"part {position} of {variable} is not a NAME=VALUE pair; a connection string "
+                f"looks like {example}"
             )
         if name in values:
             # A name that none has may be a piece of a key.
@@ -287,7 +287,8 @@ def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob")
     try:
         parts = split_url(url)
     except ValueError as error:
-        raise ConfigurationError(f"{what}{named} is no http(s) URL ({error}); {remedy}") from None
+        problem = f"is not an http(s) URL ({error})"
+        raise ConfigurationError(f"{what}{named} {problem}; {remedy}") from None
     if parts.username or parts.password:
         raise ConfigurationError(f"{what} holds a user name or password; remove them; {remedy}")
     if "?" in url or "#" in url:

@@ -44,7 +44,7 @@ def walk_tree(
     """
     if not root.is_dir():
         raise NotADirectoryError(
-            f"{root} is no folder; name the folder whose files shall be mirrored"
+            f"{root} is not a folder; name the folder whose files shall be mirrored"
         )
     stack = [("", str(root))]
     while stack:

@@ -209,7 +209,7 @@ def listed_globs(globs: Iterable[str], what: str) -> list[str]:
     try:
         listed = list(globs)
     except TypeError:
-        raise TypeError(f"{what}={globs!r:.80} is no list of globs; pass one, or []") from None
+        raise TypeError(f"{what}={globs!r:.80} is not a list of globs; pass one, or []") from None
     for glob in listed:
         if not isinstance(glob, str):
             raise TypeError(f"{what} holds {glob!r:.80}; pass a list of globs, such as ['*.png']")
@@ -233,7 +233,7 @@ def _translate(glob: str) -> re.Pattern[str]:
         return re.compile(text + r"\Z", re.DOTALL)
     except re.error as error:  # a range the wrong way round, such as [z-a]
         raise ValueError(
-            f"{glob!r} is no valid glob: {error.msg}; write [a-z] ranges in order"
+            f"{glob!r} is not a valid glob: {error.msg}; write [a-z] ranges in order"
         ) from None
 
 

@@ -73,7 +73,7 @@ class StoredProperties:
         if self.metadata is None:
             return
         if not isinstance(self.metadata, Mapping):
-            raise ValueError(f"metadata={self.metadata!r:.80} is no mapping; pass a dict of texts")
+            raise ValueError(f"metadata={self.metadata!r:.80} is not a mapping; pass a dict")
         for name, value in self.metadata.items():
             if not (isinstance(name, str) and _NAME.fullmatch(name)):
                 raise ValueError(

@@ -52,7 +52,7 @@ _WAIT = _Rule(float, "a number of seconds, 0 or more")
 _MANY = _Rule(int, "a whole number from 1 to 1024", 1, 1024)
 _SWITCH = _Rule(bool, "True or False")
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
-_NONE = {int: "not a whole number", float: "not a number", bool: "no switch"}
+_NONE = {int: "not a whole number", float: "not a number", bool: "not a switch"}
 _RULES = {
     "max_retries": _Rule(int, "a whole number, 0 or more"),
     "backoff": _WAIT,
@@ -211,7 +211,7 @@ def parse_mode(text: str | None, variable: str = "mode") -> StorageMode:
         return _MODES[name]
     except KeyError:
         raise ValueError(
-            f"{variable}={text!r:.80} is no storage mode; use strict, best-effort or dev-skip"
+            f"{variable}={text!r:.80} is not a storage mode; use strict, best-effort or dev-skip"
         ) from None
 
 

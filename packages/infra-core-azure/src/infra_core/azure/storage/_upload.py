@@ -223,7 +223,7 @@ def _read_regular(path: Path, limit: int) -> tuple[bytes, bytes] | None:
     """`read_small` of what has an end: opening a pipe would wait for somebody to write to it."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return read_small(path, limit)
 
 

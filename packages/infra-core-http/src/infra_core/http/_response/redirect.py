@@ -205,8 +205,8 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
         if tail[:1] == b"\\":
             raise refused(
                 "url",
-                "whose host is followed by a backslash, which is no URL: report it to the server's "
-                "owner",
+                "whose host is followed by a backslash, which is not a URL: report it to the "
+                "server's owner",
             )
     else:
         head, slashes, authority, tail = b"", b"", b"", raw
@@ -214,7 +214,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
         text = (head + slashes).decode("ascii") + authority.decode()
         text += quote(tail, safe=_AS_THEY_ARE)
     except UnicodeDecodeError:
-        raise refused("url", "which is no URL: report it to the server's owner") from None
+        raise refused("url", "which is not a URL: report it to the server's owner") from None
     scheme = _SCHEME.match(text)
     if scheme is not None and scheme[1].lower() not in _PORTS:
         raise refused(
@@ -229,7 +229,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
             _check_authority(url)
     except (ValueError, httpx.InvalidURL) as error:
         raise refused(
-            "url", f"which is no URL ({str(error).rstrip('.')}): report it to the server's owner"
+            "url", f"which is not a URL ({str(error).rstrip('.')}): report it to the server's owner"
         ) from None
     if not url.raw_host:
         raise refused("host", hostless)

@@ -88,8 +88,8 @@ async def download_many_async(
         raise InvalidRequestError(f"concurrency={concurrency!r}: pass 1 or more downloads at once")
     if not hasattr(items, "__iter__"):
         raise InvalidRequestError(
-            f"items of type {type(items).__name__} are no downloads: pass a list, or any iterable, "
-            "of DownloadItems or pairs of URL and path"
+            f"items of type {type(items).__name__} are not downloads: pass a list, or any "
+            "iterable, of DownloadItems or pairs of URL and path"
         )
     client = client or await get_shared_client()
     known = inspect.signature(client.download)
@@ -128,7 +128,7 @@ def _item(given: object) -> DownloadItem:
         return DownloadItem(*given)
     shown = redact_secrets(repr(given))[:200]
     raise InvalidRequestError(
-        f"the item {shown} is no download: pass a DownloadItem, or a pair of URL and path"
+        f"the item {shown} is not a download: pass a DownloadItem, or a pair of URL and path"
     )
 
 

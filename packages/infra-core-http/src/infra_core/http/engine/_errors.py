@@ -91,7 +91,7 @@ def _describe(
         text = f"the client was closed before {where} had answered: close it after its requests"
         return httpx.ReadError, text, True
     if isinstance(error, aiohttp.InvalidURL):
-        text = f"{host!r} is no host name and no address: check the URL"
+        text = f"{host!r} is neither a host name nor an address: check the URL"
         return httpx.UnsupportedProtocol, text, False
     if isinstance(error, (OSError, httpx.NetworkError)):
         kind = type(error) if isinstance(error, httpx.NetworkError) else httpx.ReadError

@@ -115,8 +115,8 @@ class UnusableProxy:
         from .._errors import InvalidRequestError  # which stands on httpx
 
         return InvalidRequestError(
-            f"{self.variable} is no proxy URL ({self.problem}): set it to http://host:port, with "
-            "user:password@ in front of the host where the proxy asks for a login, or unset it"
+            f"{self.variable} is not a proxy URL ({self.problem}): set it to http://host:port, "
+            "with user:password@ in front of the host where the proxy asks for a login, or unset it"
         )
 
 
@@ -137,16 +137,16 @@ def parse_proxy(text: str, variable: str) -> Proxy | UnusableProxy:
         host, bracket, tail = place[1:].partition("]")
         port = tail.removeprefix(":") if tail.startswith(":") or not tail else "?"
         if not bracket or address_of(host) is None:
-            return UnusableProxy(variable, "what stands in its brackets is no IPv6 address")
+            return UnusableProxy(variable, "what stands in its brackets is not an IPv6 address")
     elif place.count(":") > 1:
         return UnusableProxy(variable, "an IPv6 address must stand in brackets, as in [::1]:3128")
     else:
         host, _, port = place.partition(":")
         if not _HOST_NAME.fullmatch(host):
-            problem = "its host is no host name" if host else "it names no host"
+            problem = "its host is not a host name" if host else "it names no host"
             return UnusableProxy(variable, problem)
     if port and not (_PORT_NUMBER.fullmatch(port) and 0 < int(port) <= 65_535):
-        return UnusableProxy(variable, "its port is no number from 1 to 65535")
+        return UnusableProxy(variable, "its port is not a number from 1 to 65535")
     number = int(port) if port else _PROXY_PORTS[scheme]
     username = password = None
     if at:

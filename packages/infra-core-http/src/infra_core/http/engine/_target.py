@@ -112,7 +112,7 @@ def target_of(url: str | httpx.URL) -> Target:
         url = str(url)
     if not isinstance(url, str):
         raise httpx.InvalidURL(
-            f"{sanitize_url(url)!r} of type {type(url).__name__} is no URL: pass it as text, in "
+            f"{sanitize_url(url)!r} of type {type(url).__name__} is not a URL: pass it as text, in "
             "the form https://host[:port]/path"
         )
     try:
@@ -122,7 +122,7 @@ def target_of(url: str | httpx.URL) -> Target:
     # yarl is stricter than httpx about a few hosts, and raises a ValueError
     except (httpx.InvalidURL, ValueError) as error:
         raise httpx.InvalidURL(
-            f"{sanitize_url(url)!r} is no URL ({str(error).rstrip('.')}): pass it in the form "
+            f"{sanitize_url(url)!r} is not a URL ({str(error).rstrip('.')}): pass it in the form "
             "https://host[:port]/path, with special characters percent-encoded"
         ) from error
 

@@ -288,7 +288,7 @@ class NetworkSettings:
         """Yield name, value and problem of each setting in force, without credentials."""
         for proxy in (self.http_proxy, self.https_proxy, self.all_proxy):
             if isinstance(proxy, UnusableProxy):
-                yield proxy.variable, "***", f"is no proxy URL ({proxy.problem})"
+                yield proxy.variable, "***", f"is not a proxy URL ({proxy.problem})"
             elif proxy is not None:
                 login = "***@" if proxy.username is not None else ""
                 yield proxy.variable, f"{proxy.scheme}://{login}{proxy.where}", ""

@@ -327,7 +327,7 @@ async def _read_request(
         data = await reader.read(_PIECE)
         if not data:  # the client went away
             if asked is None and connection.trailing_data[0]:
-                raise BadRequest(f"{connection.trailing_data[0][:200]!r} is no whole request")
+                raise BadRequest(f"{connection.trailing_data[0][:200]!r} is not a whole request")
             return None
     headers = httpx.Headers(asked.headers.raw_items(), encoding="latin-1")
     method, target = asked.method.decode("ascii"), asked.target.decode("latin-1")
