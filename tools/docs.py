@@ -189,7 +189,7 @@ HIDDEN_HASH = "\0"
 
 
 def without_code(text: str) -> str:
-    """The text with the hashes of comments in code hidden, so that they are no headings."""
+    """The text with the hashes of comments in code hidden, so that they are not headings."""
     fenced = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
     return fenced.sub(lambda match: match[0].replace("#", HIDDEN_HASH), text)
 

@@ -452,7 +452,7 @@ requests httpx: drops what follows
     gzip with text after it
 curl requests httpx: gives out what it has for the whole
     gzip cut short | gzip without its trailer | deflate cut short | br cut short | zstd cut short
-curl: refuses names that are no coding; browsers take the body as it is
+curl: refuses names that are not codings; browsers take the body as it is
     coding utf-8 | coding binary | coding aws-chunked | coding x-unheard-of
     coding utf-8 beside gzip
 requests: decodes nothing when one of the names is unknown

@@ -24,7 +24,7 @@ def where(index: str | None) -> list[str]:
 def is_published(requirement: str, index: str | None = None) -> bool:
     """Whether the index has a version that fits, such as `infra-core-fs>=1.0.0,<2`.
 
-    Ends the program where the index does not answer: that is no answer that it has none.
+    Ends the program where the index does not answer: that is not an answer that it has none.
     """
     name = Requirement(requirement).name
     asked = uv(

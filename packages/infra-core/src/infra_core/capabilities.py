@@ -203,7 +203,7 @@ def find_capabilities(query: str) -> list[Capability]:
         names count twice. All of them for an empty query.
 
     Raises:
-        TypeError: The query is no text.
+        TypeError: The query is not text.
 
     Example:
         >>> [found.package for found in find_capabilities("blob upload")][0]

@@ -31,7 +31,7 @@ def require_number(
     most: float = math.inf,
     whole: bool = False,
 ) -> None:
-    """Refuse what is no number, or no `whole` one, or lies out of range; NaN does.
+    """Refuse what is not a number, or no `whole` one, or lies out of range; NaN does.
 
     Example:
         >>> require_number("limit", 0, "1 or more", least=1, whole=True)

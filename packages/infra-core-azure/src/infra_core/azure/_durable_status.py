@@ -264,7 +264,7 @@ def failure_of(
 
 
 class _NoJson(str):
-    """A body that is no JSON."""
+    """A body that is not JSON."""
 
     __slots__ = ()
 

@@ -66,7 +66,7 @@ class RequestOptions:
     def __post_init__(self) -> None:
         for name, (allowed, bounds) in _NUMBERS.items():
             value = getattr(self, name)
-            # httpx.Timeout is the one that is no number; it has looked at its own.
+            # httpx.Timeout is the one that is not a number; it has looked at its own.
             if value is not None and not hasattr(value, "connect"):
                 require_number(name, value, f"{allowed}, or None for that of the client", **bounds)
         if isinstance(self.retry_statuses, (str, int)):
@@ -172,7 +172,7 @@ class FunctionCaller:
     async def _keep_private(self, response: "httpx.Response") -> None:
         """Have no redirect take the key in a URL into the clear; see `secure_url`."""
         if response.has_redirect_location:
-            with suppress(ValueError):  # it is no URL, as the client is about to say
+            with suppress(ValueError):  # it is not a URL, as the client is about to say
                 target = urljoin(str(response.url), response.headers["location"])
                 if keys_in(target):
                     response.headers["location"] = secure_url(target, self.base_url)

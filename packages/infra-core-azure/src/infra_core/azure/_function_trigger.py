@@ -114,7 +114,7 @@ def build_function_client(
 
     Raises:
         ConfigurationError: Neither `--base-url` nor the variable is given.
-        ValueError: The base URL is no usable URL.
+        ValueError: The base URL is not a usable URL.
     """
     source = dict(os.environ if env is None else env)
     if args.base_url:

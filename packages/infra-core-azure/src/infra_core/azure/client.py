@@ -103,7 +103,7 @@ class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
             options: Timeouts and retries of this call.
 
         Raises:
-            httpx.HTTPStatusError: The last answer is no success.
+            httpx.HTTPStatusError: The last answer is not a success.
             httpx.TransportError: The connection failed.
             OutcomeUnknown: A request that must not run twice went out and its answer was lost,
                 or the host gave up waiting for it (502, 504, a page with 500; also an
@@ -122,7 +122,7 @@ class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
             **kwargs: As for `request`.
 
         Raises:
-            ValueError: The answer is no JSON.
+            ValueError: The answer is not JSON.
         """
         return self._calls.json_of(await self.request(method, path, **kwargs))
 

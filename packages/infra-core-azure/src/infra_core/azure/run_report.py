@@ -61,7 +61,7 @@ def render_html(
         The page, UTF-8 once encoded.
 
     Raises:
-        ValueError: It is no manifest; names the entry.
+        ValueError: It is not a manifest; names the entry.
 
     Example:
         >>> page = render_html({"files": [], "storage": {}, "summary": {}})

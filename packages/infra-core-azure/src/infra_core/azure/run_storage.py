@@ -94,7 +94,7 @@ def collect_local_files(
     """The files below a folder, sorted by path; none when there is no such folder.
 
     What could not be mirrored (a link to nothing, a name that is not Unicode) is left out and named
-    in a warning. Locks and states of this library are no artifacts, and left out.
+    in a warning. Locks and states of this library are not artifacts and left out.
 
     Args:
         storage_path: The folder.

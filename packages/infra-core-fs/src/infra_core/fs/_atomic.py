@@ -127,7 +127,7 @@ class AtomicFile:
 
         Raises:
             FileWriteError: The disk refuses; call `abort()` or leave the `with` block.
-            TypeError: These are no bytes.
+            TypeError: These are not bytes.
         """
         file = self._open_file()
         try:

@@ -203,7 +203,7 @@ async def request_async(
             be a coroutine function; what it raises ends the retries.
 
     Raises:
-        httpx.HTTPStatusError: The last answer is no success; `.retry_after` has the seconds that
+        httpx.HTTPStatusError: The last answer is not a success; `.retry_after` has the seconds that
             the server asked for, or None.
         httpx.TransportError: The connection failed.
         httpx.InvalidURL: A malformed URL.

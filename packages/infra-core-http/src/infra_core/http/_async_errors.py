@@ -65,7 +65,7 @@ def _sent(request: httpx.Request) -> httpx.Request:
 
 
 class HTTPStatusError(httpx.HTTPStatusError):
-    """An answer that is no success; an `httpx.HTTPStatusError` that can be pickled.
+    """An answer that is not a success; an `httpx.HTTPStatusError` that can be pickled.
 
     Attributes:
         retry_after: Seconds that the server asked to wait, or None.

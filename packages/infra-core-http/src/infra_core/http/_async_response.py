@@ -145,7 +145,7 @@ def ours(response: httpx.Response) -> httpx.Response:
 
 
 def check_status(response: httpx.Response) -> None:
-    """Raise the error for an answer that is no success, its `retry_after` set."""
+    """Raise the error for an answer that is not a success, its `retry_after` set."""
     status = response.status_code
     if is_success(status):
         return

@@ -38,7 +38,7 @@ _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
 
 
 def check_timeout(timeout: object) -> None:
-    """Refuse what is no number of seconds."""
+    """Refuse what is not a number of seconds."""
     if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, httpx.Timeout):
         return
     if not (is_number(timeout) and 0 < timeout < math.inf):  # type: ignore[operator]
@@ -48,7 +48,7 @@ def check_timeout(timeout: object) -> None:
 
 
 def check_delay(delay: float) -> None:
-    """Refuse what is no number of seconds to wait."""
+    """Refuse what is not a number of seconds to wait."""
     if not (is_number(delay) and 0 <= delay < math.inf):
         raise InvalidRequestError(f"delay={delay!r} must be a number of seconds: pass 0 or more")
 
@@ -78,7 +78,7 @@ def check_call(max_bytes: object, params: object) -> None:
 
 
 def check_async_client(client: object) -> None:
-    """Refuse what is no asynchronous client."""
+    """Refuse what is not an asynchronous client."""
     if not hasattr(client, "get_client") and not isinstance(client, TRUE_CLIENT):
         raise InvalidRequestError(
             f"client of type {type(client).__name__} is not an asynchronous HTTP client: pass an "

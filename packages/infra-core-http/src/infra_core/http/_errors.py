@@ -187,7 +187,7 @@ class DownloadError(HttpError):
         error: Any = self
         if isinstance(error, httpx.RequestError):
             httpx.RequestError.__init__(error, message)
-            with suppress(httpx.InvalidURL):  # what replaced a secret is no part of a URL
+            with suppress(httpx.InvalidURL):  # what replaced a secret is not part of a URL
                 error.request = httpx.Request("GET", self.url)
         else:
             Exception.__init__(self, message)

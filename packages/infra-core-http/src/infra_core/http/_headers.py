@@ -48,7 +48,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return a copy whose names and values can be sent as they stand.
 
     Raises:
-        InvalidRequestError: A name that is no token; a value that is no string, that has line
+        InvalidRequestError: A name that is not a token; a value that is not a string, that has line
             breaks or control characters (header injection), or characters outside of ASCII. The
             value is not repeated in the message, it may be a secret.
     """

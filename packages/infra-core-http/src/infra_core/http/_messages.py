@@ -113,7 +113,7 @@ def broken_text(where: str, reason: str) -> str:
 
 
 def invalid_text(where: str, reason: object) -> str:
-    """Say that an answer is no HTTP."""
+    """Say that an answer is not HTTP."""
     return f"the answer of {where} is not valid HTTP ({reason}): check that this is its port"
 
 

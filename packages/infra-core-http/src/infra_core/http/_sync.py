@@ -51,7 +51,7 @@ _LOST = (
 
 
 def _check_timeout(timeout: Timeout) -> None:
-    """Refuse what is no number of seconds, nor a pair of them."""
+    """Refuse what is not a number of seconds, nor a pair of them."""
     for each in timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,):
         if isinstance(each, httpx.Timeout):
             raise InvalidRequestError(
@@ -274,7 +274,7 @@ def request(
             it raises ends the retries.
 
     Raises:
-        requests.HTTPError: The last answer is no success (2xx); `.retry_after` has the seconds
+        requests.HTTPError: The last answer is not a success (2xx); `.retry_after` has the seconds
             that the server asked for, or None.
         requests.RequestException: The connection failed, or the URL is malformed.
         OutcomeUnknown: The request went out, its answer was lost, and it must not run twice.

@@ -134,7 +134,7 @@ _OF_THE_BODY = ("_content", "encoding", "elapsed")
 
 
 class HTTPError(WithAnswer, requests.HTTPError):
-    """An answer that is no success; a `requests.HTTPError` that can be pickled.
+    """An answer that is not a success; a `requests.HTTPError` that can be pickled.
 
     Attributes:
         retry_after: Seconds that the server asked to wait, or None.
@@ -149,7 +149,7 @@ def status_error(
     url: str | None = None,
     max_backoff: float | None = None,
 ) -> HTTPError:
-    """Return the error for an answer that is no success."""
+    """Return the error for an answer that is not a success."""
     text = status_text(
         getattr(response.request, "method", None) or method or "",
         response.url or url or "",
@@ -168,7 +168,7 @@ class TooManyRedirects(WithAnswer, requests.TooManyRedirects):
 
 
 class InvalidRedirect(WithAnswer, requests.exceptions.InvalidURL):
-    """A redirect to what is no URL."""
+    """A redirect to what is not a URL."""
 
 
 class UnsupportedRedirect(WithAnswer, requests.exceptions.InvalidSchema):

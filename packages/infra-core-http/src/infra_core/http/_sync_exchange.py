@@ -150,7 +150,7 @@ def _lines(response: requests.Response, name: str) -> list[str]:
 
 
 def _location(response: requests.Response) -> bytes | None:
-    """Return where a redirect leads, byte for byte, None when an answer is no redirect."""
+    """Return where a redirect leads, byte for byte, None when an answer is not a redirect."""
     value = next(iter(_lines(response, "Location")), None)
     if value is None:
         return None

@@ -40,7 +40,7 @@ _local = threading.local()
 
 
 class BadAnswer(HTTPException):
-    """What came is no answer of HTTP/1."""
+    """What came is not an answer of HTTP/1."""
 
 
 @contextlib.contextmanager

@@ -214,7 +214,7 @@ class SafeClient(KnowingHosts):
         return self.network.netrc_authorization(host)
 
     def _build_redirect_request(self, request: httpx.Request, response: httpx.Response) -> Any:
-        """Return where a redirect leads, for `next_request`; None where that is no URL."""
+        """Return where a redirect leads, for `next_request`; None where that is not a URL."""
         try:
             return redirected_request(self, request, response)
         except httpx.TransportError:

@@ -55,7 +55,7 @@ def absolute_url(base: str, *segments: str) -> str:
         *segments: Slashes at either end do not count; empty ones are left out.
 
     Raises:
-        InvalidRequestError: A part is no text.
+        InvalidRequestError: A part is not text.
 
     Example:
         >>> absolute_url("https://example.com/api/", "runs", "7")

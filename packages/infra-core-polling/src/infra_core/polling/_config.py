@@ -41,7 +41,7 @@ class PollingConfig:
 
     Raises:
         ValueError: A value is out of range.
-        TypeError: Statuses given as one string, or as anything else that is no set.
+        TypeError: Statuses given as one string, or as anything else that is not a set.
 
     Example:
         >>> config = PollingConfig(timeout=60, failure_statuses={"failed"}, backoff_multiplier=2)
@@ -139,7 +139,7 @@ class PollingConfig:
             elapsed: Seconds since the poll began.
             check_time: Seconds that the newest fetch took.
             server_delay: Seconds that the server asked for; taken instead of the interval, and
-                not shortened by chance. Zero is no wish: it would make the poll a busy loop.
+                not shortened by chance. Zero is not a wish: it would make the poll a busy loop.
             chance: A random number between 0 and 1.
 
         Returns:

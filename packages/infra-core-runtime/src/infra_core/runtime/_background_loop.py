@@ -270,7 +270,7 @@ def run_sync(
     Raises:
         RuntimeError: Inside a running event loop, which would be blocked.
         TypeError: For anything but a coroutine.
-        ValueError: The timeout is no number.
+        ValueError: The timeout is not a number.
         TimeoutError: Not done in time.
         KeyboardInterrupt: After the coroutine was cancelled and has ended.
         BaseException: What the coroutine raised.

@@ -324,7 +324,7 @@ def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def sanitize_url(url: str) -> str:
     """Return a URL that may be logged: without user info, fragment and secret values.
 
-    Never raises, whatever it is given: not for a bad port, not for text that is no URL, not for
+    Never raises, whatever it is given: not for a bad port, not for text that is not a URL, not for
     bytes. Characters that could forge log lines or steer a terminal are percent-encoded.
 
     Args:
@@ -399,7 +399,7 @@ def _decodings(text: str) -> list[str] | None:
     """Return a text and what percent-decoding makes of it, again and again.
 
     Returns:
-        None for a text that is still encoded after eight times: that is no accident.
+        None for a text that is still encoded after eight times: that is not an accident.
     """
     levels = [text]
     if "%" not in text and "+" not in text:

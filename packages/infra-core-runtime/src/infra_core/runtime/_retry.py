@@ -88,7 +88,7 @@ def retry_sync(
     Raises:
         Exception: The one of the last attempt, with a note of attempts, seconds and reason
             (Python 3.11 and newer).
-        TypeError: `policy` is no `RetryPolicy`, `operation` or `on_retry` is asynchronous, or
+        TypeError: `policy` is not a `RetryPolicy`, `operation` or `on_retry` is asynchronous, or
             `should_retry` returned nonsense.
 
     Example:

@@ -34,7 +34,7 @@ class RetryPolicy:
             wait that would reach it is not begun. `None` for no bound.
 
     Raises:
-        ValueError: For negative numbers, what is no number, and a deadline that is not positive.
+        ValueError: For negative numbers, what is not a number, and a deadline that is not positive.
 
     Example:
         >>> policy = RetryPolicy(max_retries=3, backoff=1.0, max_backoff=3.0)
@@ -105,7 +105,7 @@ class RetryPolicy:
 
 
 def check_policy(name: str, policy: RetryPolicy) -> None:
-    """Refuse what is no `RetryPolicy` at the call, and not when the first attempt has failed."""
+    """Refuse what is not a `RetryPolicy` at the call, and not when the first attempt has failed."""
     if not isinstance(policy, RetryPolicy):
         raise TypeError(f"{name}={policy!r} is not a RetryPolicy: pass RetryPolicy(max_retries=2)")
 

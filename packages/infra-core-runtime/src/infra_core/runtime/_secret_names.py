@@ -62,7 +62,7 @@ _WORDS = "|".join((*WORDS, *AMBIGUOUS_WORDS, *WEAK_WORDS))
 _MORE = (*AMBIGUOUS_ENDINGS, *HEADERS, "authentication", "aspsessionid[a-z]{0,16}")
 _ENDINGS = "|".join((*ENDINGS, *_MORE))
 _WEAK = re.compile("|".join((*WEAK_NAMES, *WEAK_WORDS, "session")), re.IGNORECASE)
-# `user[password]`, `auth.token`; what separates the parts is no part of a name.
+# `user[password]`, `auth.token`; what separates the parts is not part of a name.
 _PARTS = re.compile(r"[\[\].]+")
 _UNSEEN = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
 

@@ -97,7 +97,7 @@ class RuntimeConfig:
 
     Raises:
         ValueError: A number is out of range; the message names it.
-        TypeError: `retry` is no `RetryPolicy`.
+        TypeError: `retry` is not a `RetryPolicy`.
     """
 
     concurrency: int = 1
@@ -114,7 +114,7 @@ class RuntimeConfig:
 
         Raises:
             ValueError: A number is out of range.
-            TypeError: `retry` is no `RetryPolicy`.
+            TypeError: `retry` is not a `RetryPolicy`.
         """
         try:
             whole = operator.index(self.concurrency)

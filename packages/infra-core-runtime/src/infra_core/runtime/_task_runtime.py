@@ -56,7 +56,7 @@ class TaskRuntime:
         cancel_event: Cancels the runtime as soon as it is set.
 
     Raises:
-        TypeError: `config` is no `RuntimeConfig`, or `cancel_event` no event.
+        TypeError: `config` is not a `RuntimeConfig`, or `cancel_event` not an event.
 
     Example:
         >>> import asyncio

@@ -20,7 +20,7 @@ __all__ = [
 # (EAI_AGAIN), and this machine was out of memory, file descriptors and the like.
 _TEMPORARY_LOOKUPS = ("EAI_AGAIN", "EAI_MEMORY", "EAI_SYSTEM")
 _TEMPORARY_TEXT = "temporary failure in name resolution"
-# Class names of urllib3, aiohttp and httpx for a host that cannot be resolved, or is no host.
+# Class names of urllib3, aiohttp and httpx for a host that cannot be resolved, or is not a host.
 _PERMANENT_NAMES = {
     *("NameResolutionError", "ClientConnectorDNSError", "ClientConnectorCertificateError"),
     *("ClientConnectorSSLError", "InvalidURL", "LocationParseError", "LocationValueError"),

@@ -13,7 +13,7 @@ _LONGEST = 200
 def is_number(value: object) -> bool:
     """Whether a value is a real number, of whatever library, and not NaN.
 
-    For checks of arguments: what is no number, such as text from the environment, is refused by
+    For checks of arguments: what is not a number, such as text from the environment, is refused by
     name, in the place of a `TypeError` from a comparison in the depths.
 
     Example:

@@ -84,7 +84,7 @@ class FastTime:
             seconds: How far to go on; must not be negative.
 
         Raises:
-            ValueError: For negative seconds and what is no number.
+            ValueError: For negative seconds and what is not a number.
         """
         if not (is_number(seconds) and seconds >= 0):
             raise ValueError(

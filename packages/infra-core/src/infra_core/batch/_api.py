@@ -59,7 +59,7 @@ async def run_batch_async(
             hook is logged; SystemExit and KeyboardInterrupt end the run in order, and come through.
         on_retry: Called with each `BatchRetry`.
         on_progress: Called with a `BatchProgress` about twice a second, and at the end.
-        on_rejected: Called with each entry that is no URL.
+        on_rejected: Called with each entry that is not a URL.
         on_duplicate: Called with each item whose URL stood in the list before.
         on_event: Called with a word and a text for what else happens, such as an upload that
             failed.

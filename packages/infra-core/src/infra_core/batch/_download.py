@@ -177,7 +177,7 @@ class Downloads:
     async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
         """Download an item to its path below the run's folder; never raises for the item's sake.
 
-        The wait for the host's turn (`max_per_host`, `rate_per_host`) is no part of `task_timeout`,
+        The wait for the host's turn (`max_per_host`, `rate_per_host`) is not part of `task_timeout`
         and keeps no other host waiting.
 
         Returns:

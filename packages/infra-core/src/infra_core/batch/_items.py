@@ -25,7 +25,7 @@ __all__ = [
     "why_not",
 ]
 
-SHOWN = 80  # characters of a line that is no URL
+SHOWN = 80  # characters of a line that is not a URL
 LONGEST = 65_536  # no server takes a longer one; common limits are 8 to 16 KiB
 
 
@@ -85,7 +85,7 @@ def job_id_of(url: str) -> str:
 def item_of(given: object, number: int) -> BatchItem | Rejected:
     """Make an item of what a list holds: a URL, a mapping of the fields, or an item.
 
-    White space around a URL, such as a line's end, is no part of it.
+    White space around a URL, such as a line's end, is not part of it.
     """
     if isinstance(given, str):
         # a byte order mark is what a file of UTF-8 may begin with, also one of several put together
@@ -207,7 +207,7 @@ def shown(given: object) -> str:
 
 
 def why_not(url: Any) -> str:
-    """The reason why this is no URL to download; empty when it is one."""
+    """The reason why this is not a URL to download; empty when it is one."""
     if not isinstance(url, str):
         return _NO_URL
     if "\0" in url:

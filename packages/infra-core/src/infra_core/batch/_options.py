@@ -78,7 +78,7 @@ class BatchOptions:
             served with.
         only_failed: With `resume`, try only what failed before.
         verify_mirror: With `resume`, ask the container for each file that counts as mirrored.
-        skip_malformed: Entries of the list that are no URL do not make the batch incomplete.
+        skip_malformed: Entries of the list that are not URLs do not make the batch incomplete.
         cookies: A cookie jar (`http.cookiejar.CookieJar`) that all requests share, or the path of a
             file with cookies in Netscape's format, as browsers and curl write it.
         mirror: Upload files where storage is configured.

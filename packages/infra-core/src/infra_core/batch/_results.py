@@ -163,7 +163,7 @@ class Summary:
         failed: Gave up, timeouts included.
         pending: Not tried or not finished when the run ended early; of what was read of the list.
         elsewhere: Done by another run of the batch that shares the job table.
-        rejected_lines: Lines of the list that are no URL.
+        rejected_lines: Lines of the list that are not URLs.
         skip_malformed: Whether such lines were to be passed over.
         duplicates: Lines that repeat a URL.
         bytes_downloaded: Sum of the sizes of files downloaded in this run.

@@ -98,7 +98,7 @@ class ListLines:
     """Prints which lines are passed over; of many only the first ones, and how many there are.
 
     Attributes:
-        count: Lines that are no URL.
+        count: Lines that are not URLs.
         error: Why the list could not be read to its end, once that was begun.
     """
 
@@ -109,7 +109,7 @@ class ListLines:
         self._repeated = 0
 
     def rejected(self, entry: Rejected) -> None:
-        """A line that is no URL."""
+        """A line that is not a URL."""
         self.count += 1
         if self.count <= SHOWN_LINES:
             # repr(): a list may hold control characters, and a terminal obeys them

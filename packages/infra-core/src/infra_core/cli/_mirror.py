@@ -90,7 +90,7 @@ def add_mirror_verb(
 
 
 def named(text: str) -> Path:
-    """An argparse type: a folder. An empty name, of a variable that is not set, is no `.`."""
+    """An argparse type: a folder. An empty name, of a variable that is not set, is not a `.`."""
     if not text.strip():
         raise argparse.ArgumentTypeError("no folder is named; give its path, or . for this one")
     return Path(text)
@@ -192,7 +192,7 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
 
     settings = rules(options)
     if options.verb == "up":
-        with suppress(CommandError):  # it is no batch's manifest
+        with suppress(CommandError):  # it is not a batch's manifest
             recorded = recorded_files(options.folder.absolute())
             settings["content_type"] = recorded_types(recorded).get
     with ExitStack() as stack:

@@ -93,7 +93,7 @@ class Lasting:
 
 
 def make_console(*, to_stderr: bool = False, lasting: bool = False) -> "Console":
-    """A console that is plain, unwrapped text where the stream is no terminal.
+    """A console that is plain, unwrapped text where the stream is not a terminal.
 
     One that is `lasting` falls silent instead of failing once the reader has gone.
     """

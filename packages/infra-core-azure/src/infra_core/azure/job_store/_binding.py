@@ -244,7 +244,7 @@ class RecordBinding(Generic[RecordT]):
         return True
 
     def check(self, record: object) -> None:
-        """Refuse what is no record of this store."""
+        """Refuse what is not a record of this store."""
         # A class with methods of its own may be stood in for by any other that has them.
         known = self._codec is None and hasattr(record, "to_entity")
         kind = typing.get_origin(self.record_type) or self.record_type
@@ -347,7 +347,7 @@ def updated_at(record: Any) -> datetime:
 
 
 def newest_first(records: list[RecordT]) -> list[RecordT]:
-    """Sort records by when they were updated; as texts, like 0.7, where one is no time."""
+    """Sort records by when they were updated; as texts, like 0.7, where one is not a time."""
     texts = [value for r in records if isinstance(value := getattr(r, "updated_at", None), str)]
     if any(text and moment_of(text) is None for text in texts):
         return sorted(records, key=lambda r: str(getattr(r, "updated_at", "")), reverse=True)

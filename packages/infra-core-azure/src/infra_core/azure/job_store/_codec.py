@@ -34,7 +34,7 @@ class DataclassCodec(Generic[RecordT]):
     all others become properties of their own name.
 
     Raises:
-        JobRecordError: It is no dataclass, lacks a key field, or a field's type cannot be stored.
+        JobRecordError: It is not a dataclass, lacks a key field, or a type cannot be stored.
     """
 
     def __init__(self, record_type: type[RecordT]) -> None:

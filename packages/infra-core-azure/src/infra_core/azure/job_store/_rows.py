@@ -14,7 +14,7 @@ A backend carries out these primitives, each atomic:
 - `tally(partition)`: count rows by partition and status.
 - `reclaim()`: give the space of deleted rows back.
 
-A write of our own whose answer was lost is no refusal.
+A write of our own whose answer was lost is not a refusal.
 """
 
 import json

@@ -77,7 +77,7 @@ class SqliteJobStore(RowJobStore[RecordT]):
 
     Raises:
         JobRecordError: The record type cannot be stored.
-        AzureTableError: From operations: the file is no database, cannot be opened or is damaged.
+        AzureTableError: From operations: the file is not a database, is damaged, or not opened.
 
     Example:
         >>> import tempfile

@@ -243,7 +243,7 @@ class _Work:
             self.summary.retried += 1
 
     async def _put_back(self, held: JobRecord) -> None:
-        """Put back a job that was cut off, which is no attempt that failed."""
+        """Put back a job that was cut off, which is not an attempt that failed."""
         await self._settle(held, replace(held.requeue(), attempts=held.attempts - 1))
 
     async def _settle(self, held: JobRecord, job: JobRecord) -> bool:

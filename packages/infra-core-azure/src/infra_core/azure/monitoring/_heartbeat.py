@@ -72,7 +72,7 @@ class HeartbeatMonitor:
 
     Raises:
         ValueError: The interval or a timeout is out of range.
-        TypeError: It is no number.
+        TypeError: It is not a number.
 
     Example:
         ::
@@ -175,7 +175,7 @@ class HeartbeatMonitor:
             slug: The item at work; `None` between items.
 
         Raises:
-            TypeError: The slug is no text.
+            TypeError: The slug is not text.
             RuntimeError: The storage client is not usable.
             Exception: The failure of an earlier upload, once.
             OSError: The beat cannot be written to the local disk.

@@ -106,7 +106,7 @@ def read_heartbeat(
 
     Raises:
         ValueError: A limit is negative or NaN.
-        TypeError: A limit is no number.
+        TypeError: A limit is not a number.
 
     Example:
         >>> read_heartbeat("/nonexistent").state.value

@@ -59,7 +59,7 @@ class RunLogWriter:
 
     Raises:
         ValueError: A limit is out of range.
-        TypeError: A limit is no number, or `labels` is no mapping.
+        TypeError: A limit is not a number, or `labels` is not a mapping.
 
     Example:
         >>> log = RunLogWriter(Path(tempfile.mkdtemp()), azure_client=None)

@@ -74,7 +74,7 @@ class SenderLimits:
 
     Raises:
         ValueError: A bound is out of range.
-        TypeError: It is no number.
+        TypeError: It is not a number.
     """
 
     queue_items: int = 8_192

@@ -140,7 +140,7 @@ class TelemetryClient:
         Raises:
             ValueError: The name is empty or the number is not finite, or an id or the metadata is
                 of the wrong type.
-            TypeError: The value is no number.
+            TypeError: The value is not a number.
         """
         require_number("value", value, "a finite number", least=-1.7e308, most=1.7e308)
         self._track(check_name(name), properties, logging.INFO, metric=float(value))

@@ -48,7 +48,7 @@ class TelemetryConfig:
             with the own sender when there is a connection string and logs otherwise.
 
     Raises:
-        ConfigurationError: The backend is unknown, or the connection string is no text.
+        ConfigurationError: The backend is unknown, or the connection string is not text.
     """
 
     connection_string: str | None = None
@@ -138,7 +138,7 @@ class TelemetryConfig:
         """Return endpoint and key.
 
         Raises:
-            ConfigurationError: There is no key, or the endpoint is no http(s) URL.
+            ConfigurationError: There is no key, or the endpoint is not an http(s) URL.
         """
         text = (self.connection_string or "").strip()
         if "=" not in text:

@@ -115,7 +115,7 @@ def _size(text: str, name: str) -> int:
 
 
 def _text(value: str) -> str:
-    """A header's text: Latin-1 where it is no UTF-8, as the SDK writes and reads it."""
+    """A header's text: Latin-1 where it is not UTF-8, as the SDK writes and reads it."""
     try:
         value.isascii() or value.encode()
     except UnicodeEncodeError:

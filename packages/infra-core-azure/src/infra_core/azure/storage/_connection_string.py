@@ -200,7 +200,7 @@ def split_connection_string(text: str, variable: str, example: str = _EXAMPLE) -
     """The values of a connection string, also that of telemetry, by their names in lower case.
 
     Raises:
-        ConfigurationError: A part is no NAME=VALUE pair, a name is there twice, or there is none.
+        ConfigurationError: A part is not NAME=VALUE, a name is there twice, or there is none.
     """
     values: dict[str, str] = {}
     for position, part in enumerate(_unquoted(text).split(";"), start=1):
@@ -275,7 +275,7 @@ def check_sas(token: str, what: str) -> str:
 
 
 def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob") -> None:
-    """Refuse an endpoint that is no plain http(s) URL.
+    """Refuse an endpoint that is not a plain http(s) URL.
 
     Raises:
         ConfigurationError: Says `what` it is, and where a SAS token belongs instead; never shows a

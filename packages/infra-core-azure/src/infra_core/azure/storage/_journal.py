@@ -339,7 +339,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         _add_columns(db)
         # A new file begins with numbers that no earlier one at its place has given to entries.
         db.execute(_FIRST_NUMBER, (int(clock.time() * 1000),))
-    except BaseException:  # it is no database, say
+    except BaseException:  # it is not a database, say
         db.close()
         raise
     return db

@@ -38,7 +38,7 @@ MAX_PARTS = 254
 _TEMPORARY = ("tmp/", "temp/", "var/tmp/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# Parts that begin with a word character, without colon or backslash, that are no device of Windows
+# Parts that begin with a word character, without colon or backslash, not devices of Windows
 # and end in no dot or space, which it drops: nothing to object to.
 _PART = (
     r"(?!(?:con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(?:[./]|$))"

@@ -89,7 +89,7 @@ class StoredProperties:
 
     @classmethod
     def load(cls, details: Mapping[str, Any]) -> "StoredProperties":
-        """What `dump` made; an empty mapping is no properties."""
+        """What `dump` made; an empty mapping makes none."""
         return cls(**{name: details[name] for name in cls.__dataclass_fields__ if name in details})
 
     def dump(self) -> dict[str, Any]:

@@ -221,7 +221,7 @@ class BlobService:
         failure: StorageConnectionError | None = None
         try:
             async with (
-                connections.slots,  # before the clock starts: waiting for others is no silence
+                connections.slots,  # before the clock starts: waiting for others is not silence
                 clock.timeout(limit),
             ):
                 response = await connections.engine.send(

@@ -143,7 +143,7 @@ class TransferOptions:
         """Read the variables `{stem}MAX_RETRIES`, `{stem}TIMEOUT` and so on.
 
         Raises:
-            ConfigurationError: A value is no number or out of range; names the variable.
+            ConfigurationError: A value is not a number or out of range; names the variable.
         """
         values: dict[str, float] = {}
         for option in fields(cls):

@@ -102,7 +102,7 @@ class TreeRun(ABC):
         root: The local folder.
         prefix: Prefix of the blobs, with a slash at its end or empty.
         rules: Which files travel, and how.
-        journal: The journal of pending uploads, which is no artifact wherever it lies.
+        journal: The journal of pending uploads, which is not an artifact wherever it lies.
         leave: Names that are left alone, as those in `exclude` are; one that ends in a slash
             stands for all below it.
         replay: An upload that an earlier process had begun: blobs are replaced only as they were

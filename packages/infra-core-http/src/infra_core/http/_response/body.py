@@ -40,7 +40,7 @@ class BodyReader:
 
         Raises:
             ResponseTooLarge: The body is above `max_bytes`, or costs more work than such a body.
-            DamagedBody: The bytes are no whole body in its content coding.
+            DamagedBody: The bytes are not a whole body in its content coding.
         """
         if self._decoder is None:
             self._take(len(data))

@@ -1,7 +1,7 @@
 """Undo Content-Encoding (RFC 9110, section 8.4) in pieces of bounded size: all of it, or an error.
 
 The same for `fetch`, `fetch_async`, `request`, `request_async`, streams, `max_bytes` and downloads.
-Names of `Content-Encoding` that are no content coding (`utf-8`, `none`, `binary`, `aws-chunked`)
+Names of `Content-Encoding` that are not content codings (`utf-8`, `none`, `binary`, `aws-chunked`)
 say nothing about the body, which is then taken as it is.
 """
 

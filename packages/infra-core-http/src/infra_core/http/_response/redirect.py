@@ -93,7 +93,7 @@ def location_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 def is_redirect(status: int, location: bytes | None) -> bool:
     """Whether an answer leads elsewhere: one of five statuses, and a `Location` that is not blank.
 
-    Any other 3xx is no success, and no redirect either.
+    Any other 3xx is neither a success nor a redirect.
     """
     return status in REDIRECT_STATUSES and location is not None and bool(location.strip(b" \t"))
 

@@ -59,7 +59,7 @@ def status_text(
     *,
     max_backoff: float | None = None,
 ) -> str:
-    """Return the text of the error for an answer that is no success, with its remedy."""
+    """Return the text of the error for an answer that is not a success, with its remedy."""
     answer = f"{status} {clean_reason(status, reason)}".rstrip()
     remedy = _proxy_remedy(url) if status == 407 else _remedy(status, headers, max_backoff)
     return f"{method} {sanitize_url(url)} answered {answer}: {remedy}"

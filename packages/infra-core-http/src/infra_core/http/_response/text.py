@@ -80,7 +80,7 @@ def _known(body: bytes, content_type: str | None, default: DefaultEncoding) -> s
         mark = next((codec for mark, codec in _MARKS if body.startswith(mark)), None)
     if declared is None:
         return mark or (_prescan(body[:_PRESCAN], kind) if kind else None)
-    # The mark of the declared encoding is no part of the text, and says the order of its bytes.
+    # The mark of the declared encoding is not part of the text, and says the order of its bytes.
     if mark is not None and mark.split("-")[:2] == declared.split("-")[:2]:
         return mark
     return declared

@@ -156,7 +156,7 @@ class AssetDownloadClient:
         `timeout`, `max_retries`, `backoff`, `max_backoff` and `retry_statuses` are the client's
         own where they are None. Some options are for callers that run many downloads at once:
         `on_turn` is called when the client's limits (`max_per_host`, `max_per_second_per_host`) let
-        the first request begin; the wait for that is no part of `deadline` then, and what it raises
+        the first request begin; the wait for that is not part of `deadline` then; what it raises
         ends the download. `on_received` is called with the size when all bytes have come, before
         the file is flushed to the disk (once for each attempt): another download may use the
         network now. `group` makes files durable together; see `CommitGroup`. `if_none_match` and

@@ -75,7 +75,7 @@ async def download_many_async(
         One outcome per item, in the order of the items.
 
     Raises:
-        InvalidRequestError: `concurrency` below 1, or what is no item (also a `ValueError`).
+        InvalidRequestError: `concurrency` below 1, or what is not an item (also a `ValueError`).
         TypeError: An option that `download_asset_async` does not have.
 
     Example:

@@ -183,7 +183,7 @@ class DownloadPlan:
 
         Raises:
             Restart: Forget the part that we hold, ask again for everything.
-            httpx.HTTPStatusError: The status is no success.
+            httpx.HTTPStatusError: The status is not a success.
             DownloadError: The answer is a success, but not one that carries the file, or of a file
                 above `max_bytes`.
         """

@@ -207,7 +207,7 @@ class _MendingParser:
 
 
 def _check_heads(messages: Any) -> None:
-    """Refuse what is no status, and transfer codings whose bytes would pass as the body.
+    """Refuse what is not a status, and transfer codings whose bytes would pass as the body.
 
     RFC 9112, section 6.1: chunked comes last; identity, which is none, does no harm.
     """

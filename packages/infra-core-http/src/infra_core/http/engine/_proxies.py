@@ -100,7 +100,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class UnusableProxy:
-    """A proxy variable whose value is no proxy.
+    """A proxy variable whose value is not a proxy.
 
     Attributes:
         variable: Its name.

@@ -26,7 +26,7 @@ _PATH = PurePosixPath("a/b")
 
 
 class Colour(Enum):
-    """An enum whose values are no text."""
+    """An enum whose values are not text."""
 
     RED = (1, 0, 0)
     GREEN = (0, 1, 0)
