@@ -442,6 +442,13 @@ def test_whole_numbers_at_their_bounds_have_the_type_that_holds_them(number: int
     assert isinstance(stored, Int64) == (not -(2**31) <= number < 2**31)
 
 
+def test_a_name_may_have_255_characters() -> None:
+    """And not one more."""
+    assert pack({"n" * 255: 1}) == {"n" * 255: 1}
+    with pytest.raises(JobRecordError, match="at most 255 characters"):
+        pack({"n" * 256: 1})
+
+
 def test_a_record_may_take_a_mebibyte_to_the_byte() -> None:
     """By the formula of Azure: keys, names and values, each of its size."""
     moment = datetime(2026, 1, 1, tzinfo=timezone.utc)

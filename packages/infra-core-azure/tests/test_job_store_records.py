@@ -8,6 +8,7 @@ from datetime import timedelta, timezone
 import pytest
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus
+from infra_core.runtime import clock
 from infra_core.runtime.testing import fast_time
 
 
@@ -68,6 +69,14 @@ def test_an_ended_job_holds_no_lease() -> None:
         assert job.lease_owner is None
 
 
+def test_a_delay_ends_with_the_next_start() -> None:
+    """A job that was put back waits for its time, and for that alone."""
+    later = clock.utc_now() + timedelta(seconds=60)
+    waiting = JobRecord("b", "j").requeue(not_before=later)
+    assert waiting.not_before == later
+    assert waiting.start().not_before is None
+
+
 def test_a_completed_job_is_reopened_only_by_force() -> None:
     """What is done is not done again by mistake."""
     done = _job(JobStatus.COMPLETED)
@@ -99,6 +108,7 @@ def test_the_state_machine_is_the_documented_one() -> None:
     """Pending, running, then one of three ends; from two of them there is a way back."""
     ends = [status for status in JobStatus if status.is_terminal]
     assert ends == [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.TIMED_OUT]
+    assert [status for status in JobStatus if status.is_failure] == ends[1:]
     assert not any(JobStatus.COMPLETED.can_become(status) for status in JobStatus)
     assert not JobStatus.PENDING.can_become(JobStatus.COMPLETED)
     assert JobStatus.TIMED_OUT.can_become(JobStatus.RUNNING)

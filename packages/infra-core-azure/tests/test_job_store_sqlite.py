@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,7 +31,10 @@ from infra_core.azure.job_store import (
     TableConfig,
     _sqlite,
 )
+from infra_core.azure.job_store._rows import Query
 from infra_core.azure.job_store.conformance import JobStoreConformance
+from infra_core.runtime import clock
+from infra_core.runtime.testing import fast_time
 
 
 class TestSqlite(JobStoreConformance):
@@ -56,6 +60,42 @@ def test_batches_of_records_without_a_time_are_listed_all_the_same(tmp_path: Pat
     with SqliteJobStore(tmp_path / "jobs.sqlite3", _Bare) as store:
         store.save_many([_Bare("b", "1"), _Bare("b", "2")])
         assert store.batches() == [BatchSummary("b", {"": 2}, None, None)]
+
+
+def test_records_without_a_lease_cannot_be_claimed(tmp_path: Path) -> None:
+    """The error says which fields a claim needs."""
+
+    @dataclass
+    class Stateful(_Bare):
+        status: str = "pending"
+
+    with SqliteJobStore(tmp_path / "jobs.sqlite3", Stateful) as store:
+        store.save(Stateful("b", "1"))
+        with pytest.raises(AzureTableError, match="attempts, lease_owner, lease_until, which"):
+            store.claim("b", worker="w", lease_seconds=60)
+
+
+def test_jobs_to_claim_come_in_pages_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    """Those whose lease has ended first, then delayed and new ones; each once."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store, fast_time() as time:
+        ended = [JobRecord("b", f"ended-{n}") for n in range(3)]
+        store.save_many(ended)
+        for _ in ended:
+            store.claim("b", worker="w", lease_seconds=1)
+        due = clock.utc_now() + timedelta(seconds=1)
+        store.save_many(JobRecord("b", f"later-{n}", not_before=due) for n in range(3))
+        store.save_many(JobRecord("b", f"new-{n}") for n in range(3))
+        time.advance(5)
+        file, query = store._backend(), Query(partition="b", claimable_at=clock.utc_now())
+        pages, token = list[list[str]](), None
+        while not pages or token is not None:
+            rows, token = file.perform("page", query, 4, token)
+            pages.append([row.key for row in rows])
+    assert [len(page) for page in pages[:2]] == [4, 4]
+    found = [key for page in pages for key in page]
+    kinds = [key.partition("-")[0] for key in found]
+    assert kinds == ["ended"] * 3 + ["later"] * 3 + ["new"] * 3
+    assert len(set(found)) == 9
 
 
 def test_a_job_that_is_deleted_while_it_is_claimed_is_passed_over(

@@ -21,7 +21,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.data.tables import EdmType, EntityProperty, TableEntity
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from infra_core.azure.exceptions import (
     AzureTableError,
@@ -42,7 +42,7 @@ from infra_core.azure.job_store import (
 )
 from infra_core.azure.job_store._binding import RecordBinding
 from infra_core.azure.job_store._entity import Int64
-from infra_core.azure.job_store._rows import Query, Row, plan_batches
+from infra_core.azure.job_store._rows import Query, Row, doing_of, plan_batches
 from infra_core.azure.job_store._sqlite import _JobFile
 from infra_core.azure.job_store._table import SharedClient
 from infra_core.azure.job_store._table_rows import (
@@ -315,7 +315,13 @@ class TestBatches:
             order = [p for batch in batches for p, row in batch if row.partition == partition]
             assert order == sorted(order)
 
-    @given(st.text(max_size=200), st.binary(max_size=200), st.integers(-(2**63), 2**63 - 1))
+    @given(
+        st.text(max_size=200).flatmap(lambda text: st.sampled_from([text, text * 20])),
+        st.binary(max_size=200),
+        st.integers(-(2**63), 2**63 - 1),
+    )
+    @example("\U0001f600" * 500, bytes(1_000), -(2**63))
+    @example('\\"' * 500, b"", 0)
     def test_the_estimate_is_never_below_what_is_sent(
         self, text: str, blob: bytes, number: int
     ) -> None:
@@ -861,6 +867,32 @@ def test_a_transaction_that_is_refused_for_one_row_is_made_row_by_row(change: An
     assert change(refused(412), rows) in (["new", "new"], 2)
     with pytest.raises(HttpResponseError, match="refused"):
         change(refused(413), rows)
+
+
+def test_a_transaction_gives_each_row_its_version() -> None:
+    """In the order of the rows."""
+    rows = [Row("p", key, {}, "e") for key in ("a", "b")]
+    client = SimpleNamespace(
+        submit_transaction=lambda changes: [{"etag": each["RowKey"]} for _, each, _ in changes]
+    )
+    assert _table_rows.replace(client, rows) == ["a", "b"]
+    assert _table_rows.upsert(client, rows) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("call", "doing"),
+    [
+        (("page", Query(None)), "listing all jobs"),
+        (("tally", "a!x2F!b"), "listing batch 'a/b'"),
+        (("get", "b", "j"), "fetching job 'j' of batch 'b'"),
+        (("upsert", [Row("b", "j", {})]), "storing job 'j' of batch 'b'"),
+        (("delete", [Row("b", "j", {})] * 2), "deleting 2 jobs of batch 'b'"),
+        (("reclaim",), "giving the space of deleted jobs back"),
+    ],
+)
+def test_an_error_says_what_was_to_be_done(call: tuple[Any, ...], doing: str) -> None:
+    """To which job or batch, by the ids that the caller knows."""
+    assert doing_of(*call) == doing
 
 
 def test_a_page_goes_on_where_the_one_before_it_ended() -> None:
