@@ -587,8 +587,9 @@ def test_events_and_metrics_of_ones_own_name_arrive(
         client.track_event("page.saved")
     with pytest.raises(ValueError, match="names no event or metric"):
         client.track_custom_event(" ")
-    with pytest.raises(ValueError, match="pass a finite number"):
-        client.track_metric("queue", float("nan"))
+    for number in (float("nan"), float("inf"), 10**400):
+        with pytest.raises(ValueError, match="pass a finite number"):
+            client.track_metric("queue", number)
 
 
 def test_an_event_is_printed_as_its_name() -> None:
@@ -605,6 +606,8 @@ def test_an_event_is_printed_as_its_name() -> None:
         b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":"x","statusCode":500}]}',
         b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":7,"statusCode":500}]}',
         b'{"errors":[{"index":Infinity,"statusCode":500}]}',
+        b'{"itemsAccepted":2,"errors":[{"index":1%s,"statusCode":500}]}' % (b"0" * 400),
+        b'{"itemsAccepted":1%s,"errors":[null]}' % (b"0" * 400),
         b'{"errors":[null]}',
         b'{"errors":"x"}',
         b'{"itemsReceived":3,"itemsAccepted":2,"errors":[]}',

@@ -41,7 +41,10 @@ def require_number(
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         kind = "whole number" if whole else "number"
         raise TypeError(f"{name}={value!r:.80} is not a {kind}: pass {allowed}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # larger than any float
+        number = math.nan
     if not (number > above and least <= number <= most):
         raise ValueError(f"{name}={value!r} is out of range: pass {allowed}")
 

@@ -5,7 +5,6 @@ accepted, 206 some, 408/429/5xx try again, 402/439 a quota is used up, anything 
 """
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +113,6 @@ def _refused(
 
 def _whole(value: object) -> int | None:
     """A whole number of an answer, `None` for anything else (NaN, Infinity, a text)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if math.isfinite(value) and value == int(value) else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

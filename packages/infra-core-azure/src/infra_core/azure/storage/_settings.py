@@ -1,8 +1,8 @@
 """Settings of a storage client: where blobs go, how transfers behave, and what is wrong there."""
 
-import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -37,14 +37,14 @@ class _Rule(NamedTuple):
     kind: type[float]
     allowed: str
     least: float = 0
-    most: float = math.inf
+    most: float = sys.float_info.max
 
     def allows(self, value: Any) -> bool:
         """Whether a value is of the kind and in range; NaN is not, nor what is infinite."""
         if self.kind is bool or isinstance(value, bool):
             return type(value) is self.kind
         kinds = int if self.kind is int else (int, float)
-        return isinstance(value, kinds) and self.least <= value <= self.most and value < math.inf
+        return isinstance(value, kinds) and self.least <= value <= self.most
 
 
 _SOME_TIME = _Rule(float, "a number of seconds above 0", 5e-324)  # any but 0
