@@ -205,7 +205,7 @@ def test_characters_that_letters_of_some_scripts_need_are_taken() -> None:
     assert urls_of(url) == [url]
 
 
-@pytest.mark.parametrize("form", ['"{}"', "'{}'", "<{}>", '-"{}"', '["{}"]', "url={}"])
+@pytest.mark.parametrize("form", ['"{}"', "'{}'", "<{}>", '-"{}"', "[a]({})", "url={}"])
 def test_what_stands_in_front_of_a_url_is_what_is_wrong(form: str) -> None:
     """Not that it lacks a scheme."""
     _, [rejected] = read(form.format("https://a.example/"))
@@ -305,6 +305,39 @@ def test_json_that_is_nested_too_deeply_costs_its_own_line(format: str, text: st
     assert "not JSON" in rejected.reason
 
 
+@pytest.mark.parametrize(
+    ("format", "text", "said"),
+    [
+        ("text", '{"url": "https://a.example/"}\n', "give --input-format jsonl"),
+        ("text", '["https://a.example/"]\n', "give --input-format jsonl"),
+        ("jsonl", '["https://a.example/"]\n', "not JSON lines (a list)"),
+        ("jsonl", '[\n"https://a.example/",\n', "write an object a line"),
+    ],
+)
+def test_json_that_is_no_list_of_its_format_is_named_as_such(
+    format: str,  # noqa: A002
+    text: str,
+    said: str,
+) -> None:
+    """Not as a URL with white space in it, nor as a type of Python."""
+    _, [rejected, *_] = read(text, format=format)
+    assert said in rejected.reason
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("jsonl", '{"URL": "https://a.example/", "Name": "n", "TEXT": "t"}\n'),
+        ("csv", "URL,Name,TEXT\nhttps://a.example/,n,t\n"),
+    ],
+)
+def test_names_of_fields_count_in_any_case(format: str, text: str) -> None:  # noqa: A002
+    """Lists of images for training have `URL`."""
+    [item], _ = read(text, format=format)
+    metadata = {"TEXT" if format == "jsonl" else "text": "t"}
+    assert item == BatchItem("https://a.example/", "n", metadata=metadata)
+
+
 def test_a_compressed_list_is_named_as_such() -> None:
     """Not as bytes that are no text."""
     raw = gzip.compress(b"https://a.example/1\n")
@@ -339,7 +372,7 @@ def test_json_lines_hold_texts_or_objects() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("a.csv", "csv"), ("a.CSV", "csv"), ("a.jsonl", "jsonl"), ("a.ndjson", "jsonl"),
-     ("a.txt", "text"), ("-", "text"), ("csv", "csv")],
+     ("a.json", "jsonl"), ("a.txt", "text"), ("-", "text"), ("csv", "csv")],
 )  # fmt: skip
 def test_format_follows_the_extension(name: str, kind: str) -> None:
     """Text for whatever is unknown."""

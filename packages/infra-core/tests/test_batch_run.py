@@ -345,6 +345,18 @@ async def test_a_run_that_is_cancelled_twice_concludes_nevertheless(
     assert (tmp_path / "b" / "manifest.json").exists()
 
 
+def test_a_loop_that_cannot_be_made_is_the_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with too few descriptors: Python has no warning about the batch beside it."""
+    full = OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(asyncio, "new_event_loop", Mock(side_effect=full))
+    monkeypatch.setattr("asyncio.events.new_event_loop", Mock(side_effect=full))
+    with pytest.raises(OSError, match="Too many open files"):
+        run_batch(["http://h.example/"], batch_id="b", out=tmp_path)
+    gc.collect()  # a warning would be an error
+
+
 def test_an_asynchronous_source_is_read_beside_the_downloads(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:

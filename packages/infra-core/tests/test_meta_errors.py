@@ -118,6 +118,11 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
             id="summary-below-a-file",
         ),
         pytest.param(
+            [*RUN, "--results", "-"],
+            ["--results '-'", "name a file"],
+            id="results to standard output",
+        ),
+        pytest.param(
             [*RUN, "--summary-file", "/dev/null"],
             ["device", "ordinary file"],
             id="device",
@@ -475,12 +480,19 @@ def test_a_demo_that_cannot_write_does_not_start(
     assert "--out" in shown
 
 
-@pytest.mark.parametrize("arguments", [["up", ""], ["down", " "], ["list", "a", "--base", ""]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["mirror", "up", ""], ["mirror", "down", " "], ["mirror", "list", "a", "--base", ""]),
+        *(["run", "u", "--batch-id", "b", "--out", ""], ["manifest", ""]),
+        *(["jobs", "list", "b", "--out", ""],),
+    ],
+)
 def test_an_empty_name_of_a_folder_is_not_the_current_one(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     """A variable of the shell that is not set would mirror, or delete, what is there."""
-    code, shown = run_cli(capsys, "mirror", *arguments)
+    code, shown = run_cli(capsys, *arguments)
     assert code == 2
     assert "no folder is named; give its path, or . for this one" in shown
 

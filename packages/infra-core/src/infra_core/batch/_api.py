@@ -141,7 +141,11 @@ def run_batch(
             print(summary.succeeded, summary.failed)
     """
     refuse_running_loop("run_batch()", "run_batch_async()")
-    return asyncio.run(run_batch_async(items, options, **settings))
+    batch = run_batch_async(items, options, **settings)
+    try:
+        return asyncio.run(batch)
+    finally:
+        batch.close()  # Python warns of one that did not begin, where no loop can be made
 
 
 def _options_of(options: BatchOptions | None, settings: Mapping[str, Any]) -> BatchOptions:

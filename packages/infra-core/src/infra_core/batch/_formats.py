@@ -13,4 +13,4 @@ def format_of(name: str) -> Format:
     extension = name.rpartition(".")[2].lower()
     if extension == "csv":
         return "csv"
-    return "jsonl" if extension in {"jsonl", "ndjson"} else "text"
+    return "jsonl" if extension in {"jsonl", "ndjson", "json"} else "text"

@@ -107,6 +107,9 @@ def item_of(given: object, number: int) -> BatchItem | Rejected:
 
 def _from_mapping(given: Mapping[Any, Any], number: int) -> BatchItem | str:
     """An item of a mapping; names that are none of its fields are metadata."""
+    if "url" not in given:  # but perhaps `URL`, as in lists of images
+        lowered = {str(name).lower(): name for name in given}
+        given = {name if name in _NAMES else n: given[n] for name, n in lowered.items()}
     if not isinstance(given.get("url"), str):
         return _NO_URL
     own = {name: given[name] for name in _NAMES & given.keys() if given[name] not in (None, "")}
@@ -212,6 +215,8 @@ def why_not(url: Any) -> str:
         return _NO_URL
     if "\0" in url:
         return "a NUL byte; the list is not text in UTF-8, perhaps UTF-16: save it as UTF-8"
+    if url.startswith(('{"', '["', "[{")):
+        return "JSON in a list of text; call the file .jsonl, or give --input-format jsonl"
     if len(url) > LONGEST:
         return f"{len(url)} characters; a URL has at most {LONGEST}, is a line break missing?"
     # true of most URLs, and costs one call; a space is printable

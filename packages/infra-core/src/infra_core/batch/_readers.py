@@ -123,9 +123,12 @@ def _read_lines(
         if not text or text.startswith("#"):
             continue
         try:
-            yield item_of(parse(text), number)
+            given = parse(text)
+            if isinstance(given, list):
+                raise ValueError("a list")
+            yield item_of(given, number)
         except (ValueError, RecursionError) as error:
-            yield Rejected(number, shown(text), f"not JSON ({error}); write an object a line")
+            yield Rejected(number, shown(text), f"not JSON lines ({error}); write an object a line")
 
 
 def _from_text(text: str) -> Any:
@@ -211,7 +214,8 @@ def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem
     if "url" not in (lowered := [name.lower() for name in names]):
         raise ListError(
             f"the first line of the CSV names no column 'url' (it has "
-            f"{shown(', '.join(names)) or 'none'}); write a header line such as url,name,checksum"
+            f"{shown(', '.join(names)) or 'none'}); write a header line such as url,name,checksum "
+            "and commas between the fields"
         )
     for name in filter(None, lowered):
         if lowered.count(name) > 1:  # else one of them would be dropped silently

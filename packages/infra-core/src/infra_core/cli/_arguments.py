@@ -19,6 +19,7 @@ __all__ = [
     "byte_count",
     "check_writable",
     "count",
+    "named",
     "natural",
     "number",
     "prefix_name",
@@ -163,6 +164,13 @@ def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
     return parser
 
 
+def named(text: str) -> Path:
+    """An argparse type: a folder. An empty name, of a variable that is not set, is not a `.`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("no folder is named; give its path, or . for this one")
+    return Path(text)
+
+
 def whole(least: int, most: float = inf) -> Callable[[str], int]:
     """An argparse type: a whole number within bounds."""
 
@@ -248,7 +256,9 @@ def check_writable(path: Path | None, option: str) -> None:
         return
     problem = "name a file"
     try:
-        if path.is_dir():
+        if str(path) == "-":
+            problem = "nothing but the summary is written to standard output; name a file"
+        elif path.is_dir():
             problem = "it is a folder; name a file in it"
         else:
             AtomicFile(path, durable=False).abort()

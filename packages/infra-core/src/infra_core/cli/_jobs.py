@@ -24,7 +24,7 @@ from infra_core.batch._folder import JOBS_FILE
 from infra_core.runtime import clock, printable
 
 from . import exit_codes
-from ._arguments import CommandError, add_options, add_verb, natural, seconds
+from ._arguments import CommandError, add_options, add_verb, named, natural, seconds
 from ._errors import plural, without_url
 from ._jobs_change import delete_batch, prune_jobs, retry_jobs
 from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
@@ -138,7 +138,7 @@ def add_status(parser: argparse.ArgumentParser, text: str) -> None:
 def add_out(parser: argparse.ArgumentParser) -> None:
     """Add where the jobs are kept."""
     parser.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="output folder of the runs (.)"
+        "--out", type=named, default=Path(), metavar="DIR", help="output folder of the runs (.)"
     )
 
 

@@ -14,7 +14,7 @@ from infra_core.batch._folder import ASSETS, JOBS_FILE, MANIFEST_FILE
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes
-from ._arguments import CommandError, add_options, check_writable
+from ._arguments import CommandError, add_options, check_writable, named
 from ._errors import plural
 from ._report import print_json, to_json
 
@@ -33,12 +33,12 @@ where each file came from, and which downloads failed, as its manifest and its j
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core manifest`."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to list")
+    parser.add_argument("folder", type=named, metavar="DIR", help="folder to list")
     options = [
         ("--out F", "write the JSON here, not to stdout", Path),
         ("--html F", "write a page for people", Path),
         ("--checksums", "add a sha256 of each file"),
-        ("--base DIR", "folder that blob names are relative to (DIR/..)", Path),
+        ("--base DIR", "folder that blob names are relative to (DIR/..)", named),
     ]
     add_options(parser, options)
 

@@ -13,7 +13,7 @@ from infra_core._start import import_engine, import_storage, started
 from infra_core.batch._environment import open_storage
 
 from . import exit_codes
-from ._arguments import CommandError, add_verb
+from ._arguments import CommandError, add_verb, named
 from ._errors import plural
 from ._manifest import recorded_files, recorded_types, without_links
 from ._report import human_size, make_console, print_json, print_rows
@@ -87,13 +87,6 @@ def add_mirror_verb(
         "--mode", choices=["strict", "best-effort"], help="in place of AZURE_STORAGE_MODE"
     )
     return parser
-
-
-def named(text: str) -> Path:
-    """An argparse type: a folder. An empty name, of a variable that is not set, is not a `.`."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("no folder is named; give its path, or . for this one")
-    return Path(text)
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:

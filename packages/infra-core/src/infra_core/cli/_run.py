@@ -14,6 +14,7 @@ from ._arguments import (
     add_prefix,
     byte_count,
     count,
+    named,
     natural,
     number,
     seconds,
@@ -75,7 +76,7 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
          whole(1, _start.MOST_PROCESSES)),
         ("--dask ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786"),
         ("--scratch DIR", ("folder of each worker's own for files, which are mirrored and removed; "
-         "without it OUT is shared"), Path),
+         "without it OUT is shared"), named),
         ("--max-per-host N", "downloads at a time from one host", count),
         ("--rate-per-host R", "requests begun a second at one host", number),
         ("--limit-rate B", ("bytes downloaded a second by the whole run, such as 10M; 0 for no "
@@ -128,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core run`."""
     parser.add_argument("urls", metavar="URLS", help="file with a URL a line, - for standard input")
     parser.add_argument("--batch-id", required=True, metavar="ID", help="name of the batch")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    parser.add_argument("--out", required=True, type=named, metavar="DIR", help="output folder")
     for title, options in _OPTIONS.items():
         group = parser.add_argument_group(title)
         add_options(group, options)
