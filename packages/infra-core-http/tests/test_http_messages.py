@@ -78,8 +78,8 @@ def dead_port() -> int:
 # -- failures of the network ---------------------------------------------------------------------
 
 FAULTS: list[tuple[str, Fault, str]] = [
-    ("silent", stall(None), "{} sent nothing for 0.25 s: allow a longer timeout"),
-    ("stalled", stall(10), "{} sent nothing for 0.25 s: allow a longer timeout"),
+    ("silent", stall(None), "{} timed out, it sent nothing for 0.25 s: allow a longer timeout"),
+    ("stalled", stall(10), "{} timed out, it sent nothing for 0.25 s: allow a longer timeout"),
     ("cut", truncate(10), "{} closed the connection before the whole body had come: its log may"),
     ("hung up", hang_up(), "{}"),  # broken or closed: that depends on the version of aiohttp
     ("headers", oversized_headers(), "the answer of {} is not valid HTTP ("),
@@ -151,7 +151,7 @@ def test_texts_of_failed_connections() -> None:
     plain = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
     plain.reason = "WRONG_VERSION_NUMBER"
     assert connect_text("a:443", plain) == (
-        "no TLS with a:443 (wrong version number): check that this port speaks https"
+        "TLS handshake with a:443 failed (wrong version number): check that this port speaks https"
     )
     assert reason_of(ssl.SSLError(1, "[SSL] PEM lib (_ssl.c:3905)")) == "pem lib"
     assert connect_text("a:80", OSError(errno.ENETUNREACH, "x")) == (

@@ -67,7 +67,8 @@ def connect_text(where: str, error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_text(where, error)
     if isinstance(error, ssl.SSLError):
-        return f"no TLS with {where} ({reason_of(error)}): check that this port speaks https"
+        reason = reason_of(error)
+        return f"TLS handshake with {where} failed ({reason}): check that this port speaks https"
     if isinstance(error, ConnectionRefusedError):
         return f"{where} refused the connection: check host and port, and that the server runs"
     reason = reason_of(error)
@@ -85,7 +86,7 @@ def _certificate_text(where: str, error: ssl.SSLCertVerificationError) -> str:
 
 def proxy_connect_text(variable: str, reason: str) -> str:
     """Say why there is no connection to a proxy."""
-    return f"no connection to the proxy of {variable}: {reason}"
+    return f"cannot connect to the proxy of {variable}: {reason}"
 
 
 def proxy_refused_text(proxy: str, variable: str, answer: str, where: str) -> str:
@@ -103,8 +104,8 @@ def proxy_refused_text(proxy: str, variable: str, answer: str, where: str) -> st
 
 def connect_timeout_text(where: str, seconds: float | None) -> str:
     """Say that no connection came about in time."""
-    span = "the connect timeout" if seconds is None else f"{seconds:g} s"
-    return f"no connection to {where} within {span}: check host and port, or allow more time"
+    span = "" if seconds is None else f" after {seconds:g} s"
+    return f"connect to {where} timed out{span}: check host and port, or allow more time"
 
 
 def broken_text(where: str, reason: str) -> str:
@@ -136,7 +137,7 @@ def undecodable_text(url: str, reason: object, way: str) -> str:
 def silence_text(where: str, seconds: float | None) -> str:
     """Say that the server sent nothing."""
     span = "the length of the timeout" if seconds is None else f"{seconds:g} s"
-    return f"{where} sent nothing for {span}: allow a longer timeout"
+    return f"{where} timed out, it sent nothing for {span}: allow a longer timeout"
 
 
 def reason_of(error: BaseException) -> str:

@@ -71,7 +71,7 @@ class _Connecting:
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"no connection within {seconds} s") from error
+            raise ConnectTimeoutError(self, f"connect timed out after {seconds} s") from error
         except OSError as error:
             raise NewConnectionError(self, f"no connection: {error}") from error
 
@@ -139,11 +139,12 @@ class _TlsConnection(_Connecting, HTTPSConnection):
         try:
             super().connect()
         except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"no TLS within {self.timeout} s") from error
+            late = f"TLS handshake timed out after {self.timeout} s"
+            raise ConnectTimeoutError(self, late) from error
         except ConnectionError as error:
             if self.proxy is not None:
                 raise
-            raise NewConnectionError(self, f"no TLS: {error}") from error
+            raise NewConnectionError(self, f"TLS handshake failed: {error}") from error
 
 
 def _pools(*, public_only: bool) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Timeout:
     """`asyncio.Timeout` for 3.10; raises the builtin `TimeoutError`.
 
     Args:
-        when: Time of the loop at which it strikes; `None` for never.
+        when: Time of the loop at which it expires; `None` for never.
     """
 
     def __init__(self, when: float | None) -> None:
@@ -37,7 +37,7 @@ class Timeout:
         self._expired = False
 
     def when(self) -> float | None:
-        """Return the time of the loop at which it strikes; `None` for never."""
+        """Return the time of the loop at which it expires; `None` for never."""
         return self._when
 
     def expired(self) -> bool:
@@ -45,13 +45,13 @@ class Timeout:
         return self._expired
 
     def reschedule(self, when: float | None) -> None:
-        """Let it strike at another time of the loop; `None` for never.
+        """Let it expire at another time of the loop; `None` for never.
 
         Raises:
             RuntimeError: The block is not entered, has struck or is over.
         """
         if self._task is None or self._expired:
-            raise RuntimeError("a timeout can be rescheduled within its block, until it strikes")
+            raise RuntimeError("a timeout can be rescheduled within its block, until it expires")
         self._when = when
         if self._handle is not None:
             self._handle.cancel()

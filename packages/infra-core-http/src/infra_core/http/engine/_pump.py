@@ -75,8 +75,7 @@ class Pump:
             if not scope.expired():
                 raise
             raise httpx.WriteTimeout(
-                f"the server took no more of the body for {self._timeout:g} s: allow a longer "
-                "timeout"
+                f"sending the body timed out after {self._timeout:g} s: allow a longer timeout"
             ) from None
 
     async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
