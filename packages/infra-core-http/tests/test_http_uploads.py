@@ -1,6 +1,7 @@
 """Bodies of requests: one length, sent whole or not at all, the same in every half."""
 
 import asyncio
+import gc
 import io
 import socket
 import threading
@@ -10,8 +11,18 @@ from typing import Any
 
 import pytest
 
-from infra_core.http import InvalidRequestError, request, request_async
+from infra_core.http import (
+    AsyncHttpClient,
+    InvalidRequestError,
+    OutcomeUnknown,
+    request,
+    request_async,
+)
+from infra_core.http._async_client import manager_of
+from infra_core.http._stream import here_of
+from infra_core.http.engine._private_names import protocols_of
 from infra_core.http.testing import FaultyOrigin, redirect
+from infra_core.runtime import error_chain
 
 Send = Callable[..., Any]
 
@@ -159,3 +170,29 @@ def test_no_call_waits_for_the_answer_to_an_expectation(method: str) -> None:
         thread.join(20)
     assert answer.text == "ok"
     assert not [line for line in seen if line.startswith(b"expect")]
+
+
+@pytest.mark.parametrize("pieces_after", [0, 1])
+async def test_a_connection_that_is_closing_takes_no_more_of_a_body(
+    origin: FaultyOrigin, caplog: pytest.LogCaptureFixture, pieces_after: int
+) -> None:
+    """The error names no secret of the URL, and no task is left behind with an error of its own."""
+    async with AsyncHttpClient() as client:
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"piece"
+            await asyncio.sleep(0)
+            here: Any = await here_of(manager_of(client))
+            for protocol in protocols_of(here.engine._sessions[None].connector):
+                protocol.transport.abort()
+            for _ in range(pieces_after):
+                yield b"piece"
+
+        with pytest.raises(OutcomeUnknown) as caught:
+            await request_async("POST", origin.url("/in?sig=SECRET"), content=body(), client=client)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "Errno" not in str(caught.value)
+    assert "never retrieved" not in caplog.text
+    for link in error_chain(caught.value):
+        assert "SECRET" not in f"{link} {link!r}"

@@ -95,7 +95,9 @@ def _describe(
         return httpx.UnsupportedProtocol, text, False
     if isinstance(error, (OSError, httpx.NetworkError)):
         kind = type(error) if isinstance(error, httpx.NetworkError) else httpx.ReadError
-        return kind, broken_text(where, reason_of(_cause(error))), True
+        names_url = isinstance(error, aiohttp.ClientOSError) and error.errno is None
+        cause = error.__cause__ or error if names_url else _cause(error)
+        return kind, broken_text(where, reason_of(cause)), not names_url
     if isinstance(error, ValueError):
         return httpx.LocalProtocolError, f"the request to {where} cannot be sent: {error}", True
     return httpx.ReadError, broken_text(where, repr(error)), True

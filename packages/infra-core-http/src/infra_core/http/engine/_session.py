@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterable, Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from inspect import signature
 from typing import Any, NamedTuple
@@ -72,6 +73,16 @@ def _client_timeout(connect: float | None, read: float | None) -> aiohttp.Client
     return aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
 
 
+class _Request(aiohttp.ClientRequest):
+    async def write_bytes(self, *args: Any, **options: Any) -> None:
+        """Send the body; a connection that is closing by then ends the wait for the answer, too.
+
+        Its error would be one of a task whose end no code awaits, and asyncio would log it.
+        """
+        with suppress(aiohttp.ClientConnectionResetError):
+            await super().write_bytes(*args, **options)
+
+
 class Engine:
     """Connections of one client on one event loop.
 
@@ -123,6 +134,7 @@ class Engine:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            request_class=_Request,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
             **_HEADER_LINES,
