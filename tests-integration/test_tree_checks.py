@@ -100,6 +100,10 @@ def mannered_word(tree: Path) -> None:
     (source(tree, "fs") / "_said.py").write_text('MESSAGE = "a lock that nobody\\\n holds"\n')
 
 
+def mannered_refusal(tree: Path) -> None:
+    (source(tree, "fs") / "_refused.py").write_text('MESSAGE = "there is no x: {x} is no URL"\n')
+
+
 def mannered_comment(tree: Path) -> None:
     (source(tree, "fs") / "_heard.py").write_text("X = 1  # as the caller was told\n")
 
@@ -115,6 +119,7 @@ def mannered_test(tree: Path) -> None:
 
 FAULTS = {
     mannered_word: "'nobody'; say it plainly",
+    mannered_refusal: "_refused.py:1: 'is no ...'; say it plainly",
     mannered_comment: "'told'; say it plainly",
     mannered_name: "_asked.py:2: name 'told'; use such as",
     mannered_test: "test_asked.py:1: 'nobody'",

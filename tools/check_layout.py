@@ -46,7 +46,13 @@ WORDS = {
     "no time to wait": "must be a positive number of seconds, got x",
     "took no connection": "connect timed out",
     "has no address": "cannot resolve host (DNS)",
+    "no connection to": "cannot connect to, connect timed out",
+    "no tls with": "TLS handshake with ... failed",
 }
+# `'x' is no URL`, but for what is said everywhere.
+IS_NO = re.compile(
+    r"(?<!there )\b(?:is|are) no (?!danger|faster|longer|problem|reason|use\b)", re.IGNORECASE
+)
 # Identifiers that a search for the field's word does not find.
 NAMES = {
     "told": "what it is: explained, returned, printed",
@@ -101,6 +107,8 @@ def check_words() -> Iterator[str]:
                         yield f"{path.name}:{place}: name {text!r}; use such as {NAMES[text]!r}"
                 elif token.type not in (tokenize.OP, tokenize.NUMBER):
                     yield from mannered(path, place, text)
+                    if IS_NO.search(text):
+                        yield f"{path.name}:{place}: 'is no ...'; say it plainly: 'is not a ...'"
                 before = text
     folders = [*(package.folder / "tests" for package in PACKAGES), ROOT / "tests-integration"]
     for path in [path for folder in folders for path in folder.glob("*.py")]:

@@ -85,7 +85,7 @@ def _certificate_text(where: str, error: ssl.SSLCertVerificationError) -> str:
 
 
 def proxy_connect_text(variable: str, reason: str) -> str:
-    """Say why there is no connection to a proxy."""
+    """Say why a proxy cannot be connected to."""
     return f"cannot connect to the proxy of {variable}: {reason}"
 
 

@@ -89,7 +89,7 @@ class ClosedHereError(aiohttp.ClientConnectionError):
 
 
 class SocksUnreachableError(aiohttp.ClientConnectionError):
-    """There is no connection to the proxy; the cause says why."""
+    """The proxy cannot be connected to; the cause says why."""
 
 
 class SocksRefusedError(aiohttp.ClientConnectionError):
