@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -757,7 +758,9 @@ def test_events_are_delivered_where_no_thread_can_be_started(
 # Bounds
 
 
-def test_tracking_never_waits_for_the_network(server: IngestionServer, connect: Connect) -> None:
+def test_tracking_never_waits_for_the_network(
+    server: IngestionServer, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
     """While the server hangs, tracking goes on; what does not fit pushes out the oldest."""
     gate = threading.Event()
     server.plan(reply(200, hold=gate))
@@ -769,6 +772,8 @@ def test_tracking_never_waits_for_the_network(server: IngestionServer, connect: 
         client.track_event("progress", metadata={"n": number})
     stats = client.stats()
     assert stats.dropped_by_reason == {"queue_full": 90}
+    logged = re.findall(r"telemetry: (\d+) events? lost so far, reason queue_full", caplog.text)
+    assert logged == ["1", "2", "4", "8", "16", "32", "64"]
     assert stats.tracked == stats.delivered + stats.pending + stats.dropped == 101
     assert not client.flush(0.01), "it is bounded"
     gate.set()
