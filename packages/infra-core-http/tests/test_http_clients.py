@@ -28,7 +28,7 @@ from infra_core.http import (
     set_shared_http_client,
     stream_async,
 )
-from infra_core.http.testing import FaultyOrigin, delay
+from infra_core.http.testing import FaultyOrigin, delay, stall
 from infra_core.runtime import RateLimit
 from infra_core.runtime.testing import fast_time
 
@@ -155,6 +155,47 @@ async def test_who_waits_for_an_answer_hears_that_the_client_was_closed(
             await asyncio.wait_for(task, 20)
     server.close()
     await client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [({"limits": httpx.Limits(max_connections=1)}, None), ({"max_per_host": 1}, "hello")],
+    ids=["a connection", "the turn of a host"],
+)
+async def test_who_waits_to_begin_when_the_client_is_closed(
+    origin: FaultyOrigin, options: dict[str, Any], answer: str | None
+) -> None:
+    """Nothing is opened that no code closes: it is told, or goes over connections of the next."""
+    origin.add("/stall", b"never", always=stall())
+    client = AsyncHttpClient(**options)
+    first = asyncio.ensure_future(fetch_async(origin.url("/stall"), client=client, max_retries=0))
+    while not origin.count("/stall"):  # noqa: ASYNC110 - it is in another thread
+        await asyncio.sleep(0.001)
+    second = asyncio.ensure_future(fetch_async(origin.url("/page"), client=client, max_retries=0))
+    await asyncio.sleep(0)
+    await client.close()
+    for task in (first, second) if answer is None else (first,):
+        with pytest.raises(httpx.ReadError, match="client was closed"):
+            await task
+    if answer is not None:
+        assert await second == answer
+    await client.close()
+
+
+async def test_a_client_is_closed_while_it_connects() -> None:
+    """To a server that takes the connection and never begins with TLS."""
+    here: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    server = await asyncio.start_server(lambda _, writer: here.put(writer), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    client = AsyncHttpClient()
+    task = asyncio.ensure_future(fetch_async(f"https://{host}:{port}/", client=client))
+    writer = await here.get()
+    await client.close()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    writer.transport.abort()
+    server.close()
 
 
 async def test_a_client_that_somebody_else_closed_is_replaced(origin: FaultyOrigin) -> None:

@@ -96,6 +96,8 @@ async def send_once(
     has replaced.
     """
     fields = fields or {}
+    if here is not None and here.client.is_closed:  # while its turn was waited for
+        here = await here_of(client)
     if here is None:
         http, timeout = await _foreign_client(client, timeout)
         headers = _foreign_headers(http, headers)

@@ -87,7 +87,7 @@ def _describe(
     protocol = _of_protocol(error, where)
     if protocol is not None:
         return httpx.RemoteProtocolError, *protocol
-    if isinstance(error, ClosedHereError):
+    if isinstance(error, ClosedHereError) or str(error) == "Connector is closed.":
         text = f"the client was closed before {where} had answered: close it after its requests"
         return httpx.ReadError, text, True
     if isinstance(error, aiohttp.InvalidURL):

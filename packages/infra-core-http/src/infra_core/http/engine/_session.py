@@ -23,7 +23,7 @@ from ._private_names import send_once
 from ._pump import PIECE, Pump
 from ._target import Target, target_of
 from ._tls import trust
-from .connections import Connector, connector, through
+from .connections import ClosedHereError, Connector, connector, through
 from .network_settings import NetworkSettings, Proxy
 
 __all__ = ["Engine", "Timeouts", "timeouts_of"]
@@ -222,6 +222,8 @@ class Engine:
         response: aiohttp.ClientResponse | None = None
         pump: Pump | None = None
         try:
+            if session.closed:  # while the slot was waited for
+                raise ClosedHereError
             # Seeing that aiohttp has nothing to add costs less than saying what it may not.
             may_add = body is not None or method in _WITH_CONTENT
             may_add = may_add or not all(map(headers.__contains__, _AUTO_HEADERS))

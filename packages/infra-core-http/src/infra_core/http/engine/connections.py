@@ -81,7 +81,8 @@ class Connector(aiohttp.TCPConnector):
     def abort(self) -> None:
         """End all connections, idle and in use; who waits for an answer hears of it."""
         for protocol in private.protocols_of(self):
-            protocol.fail(ClosedHereError())
+            if isinstance(protocol, Protocol):  # and no connection that is being opened
+                protocol.fail(ClosedHereError())
 
 
 class ClosedHereError(aiohttp.ClientConnectionError):
