@@ -127,6 +127,8 @@ def test_reference_shows_what_a_call_takes(docs: Any) -> None:
             for name, item in api.public(package, tree).items():
                 members = item.get("members", {}).items()
                 shown |= {name: item} | {f"{name}.{member}": one for member, one in members}
+        options = tree["infra_core.batch.BatchOptions"].final_target.parameters
+        assert str(options["concurrency"].default) == "8"  # and not the call that makes the field
     functions = {name: one for name, one in shown.items() if one["kind"] == "function"}
     assert len(functions) > 500
     wrong = []

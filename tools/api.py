@@ -23,9 +23,9 @@ from typing import Any
 import griffe
 from packaging.version import Version
 
+from signatures import AtRunTime
 from tags import git, last_tag
 from tree import PACKAGES, Package, declared_names, lay_out
-from twins import Twins
 
 WRITE = "python3 tools/dev.py hatch run checks:api write"
 
@@ -51,8 +51,8 @@ def loaded() -> Iterator[griffe.ModulesCollection]:
     """The packages as one tree, as an installation lays them out, read without importing it."""
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
-        twins = griffe.load_extensions(Twins)
-        loader = griffe.GriffeLoader(search_paths=[folder], extensions=twins)
+        known = griffe.load_extensions(AtRunTime)
+        loader = griffe.GriffeLoader(search_paths=[folder], extensions=known)
         loader.load("infra_core", try_relative_path=False)
         loader.resolve_aliases(implicit=True)
         yield loader.modules_collection

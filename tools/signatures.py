@@ -1,7 +1,8 @@
-"""For griffe: the blocking twins of coroutine functions have the parameters of those.
+"""For griffe, which reads the source alone: what calls take at run time.
 
-`@blocking(download_asset_async)` gives what it decorates the parameters of the coroutine function
-at run time; the source, which is all that griffe reads, says `*args` and `**kwargs`.
+`@blocking(download_asset_async)` gives what it decorates the parameters of the coroutine function;
+the source says `*args` and `**kwargs`. A field of a dataclass that is made by a private function,
+`_number(8, 1, 10_000)`, has its first argument as its default.
 """
 
 from __future__ import annotations
@@ -11,8 +12,13 @@ from typing import Any
 import griffe
 
 
-class Twins(griffe.Extension):
-    """Read `@blocking(original)` as what it does to a function."""
+class AtRunTime(griffe.Extension):
+    """Read `@blocking(original)` and `_field(default)` as what they do."""
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        made = attr.value
+        if isinstance(made, griffe.ExprCall) and str(made.function).startswith("_"):
+            attr.value = made.arguments[0] if attr.parent and attr.parent.is_class else made
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         for decorator in func.decorators:
