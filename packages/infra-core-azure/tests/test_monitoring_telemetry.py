@@ -183,6 +183,9 @@ def test_the_endpoint_comes_from_the_connection_string(text: str, url: str) -> N
         "InstrumentationKey=k;EndpointSuffix=ai.contoso.com;Location=a/b",
         "InstrumentationKey=k;EndpointSuffix=a..b",
         "InstrumentationKey=k;other",
+        "InstrumentationKey:k",
+        "InstrumentationKey=k,IngestionEndpoint=https://a.example/",
+        "k;IngestionEndpoint:https://a.example/",
     ],
 )
 def test_an_unusable_connection_string_is_refused_without_showing_it(text: str) -> None:

@@ -137,6 +137,21 @@ def test_options_of_another_kind(options: dict[str, Any]) -> None:
     assert isinstance(raised.value, ValueError)
 
 
+@pytest.mark.parametrize("given", ["a+b/c=", "a%2Bb%2Fc%3D", "a%2bb/c%3d", "a%252Bb%252Fc%253D"])
+@pytest.mark.parametrize("where", ["sig={}&se=2030-01-01T00:00:00Z", "?sv=1&sig={}"])
+def test_a_signature_is_sent_as_queries_hold_it(given: str, where: str) -> None:
+    """A plus sign is a blank there, and what was encoded twice is no signature."""
+    token, expected = where.format(given), where.format("a%2Bb%2Fc%3D").lstrip("?")
+    endpoint = "https://acc.blob.core.windows.net"
+    for settings in (
+        AzureStorageSettings("box", account_name="acc", sas_token=token),
+        AzureStorageSettings("box", f"BlobEndpoint={endpoint};SharedAccessSignature={token}"),
+    ):
+        config = resolve_config(settings, "strict")
+        assert config is not None
+        assert config.sas_token == expected
+
+
 def test_pair_in_the_place_of_settings() -> None:
     """`from_env()` returns two values, which is easily forgotten."""
     pair: Any = AzureStorageSettings.from_env(env={})

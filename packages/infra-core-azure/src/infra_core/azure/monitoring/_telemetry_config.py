@@ -23,6 +23,7 @@ _KEY = "APPINSIGHTS_INSTRUMENTATIONKEY"
 # https://learn.microsoft.com/azure/azure-monitor/app/connection-strings
 _DEFAULT_ENDPOINT = "https://dc.services.visualstudio.com"
 _TRACK = "/v2.1/track"
+_IS_KEY = re.compile(r"[\w-]+", re.ASCII)  # a UUID, unless it is that of a test
 _WHAT = "the Application Insights connection string"
 _EXAMPLE = "InstrumentationKey=...;IngestionEndpoint=https://...applicationinsights.azure.com/"
 
@@ -146,10 +147,11 @@ class TelemetryConfig:
         else:
             parts = split_connection_string(text, _WHAT, _EXAMPLE)
         key = parts.get("instrumentationkey", "")
-        if not key:
+        if not _IS_KEY.fullmatch(key):
+            problem = "an InstrumentationKey that cannot be one" if key else "no InstrumentationKey"
             raise ConfigurationError(
-                f"{_WHAT} has no InstrumentationKey; copy the whole string from the resource's "
-                f"overview page into {_CONNECTION}"
+                f"{_WHAT} has {problem}; copy the whole string from the resource's overview page "
+                f"into {_CONNECTION}"
             )
         endpoint = parts.get("ingestionendpoint") or _from_suffix(parts) or _DEFAULT_ENDPOINT
         try:

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from infra_core.runtime import redact_secrets
 
@@ -33,6 +33,7 @@ _PORTS = {"blob": 10000, "table": 10002}
 # Those of an account have 88 characters.
 _KEY = re.compile(r"(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{40,}={0,2}")
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
+_SIGNATURE = re.compile(r"(\bsig=)([^&]*)")
 _AZURE_SERVICE = re.compile(
     r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?\.(?:blob|table)\."
     r"(?P<suffix>(?:core|storage)\..+)"
@@ -271,7 +272,15 @@ def check_sas(token: str, what: str) -> str:
         )
     if "sig=" not in token:
         raise ConfigurationError(f"{what} holds no signature (sig=...); copy the whole token")
-    return token
+    return _SIGNATURE.sub(lambda found: found[1] + _encoded(found[2]), token)
+
+
+def _encoded(signature: str) -> str:
+    """A signature as a query holds it, whether it was encoded for that not at all, or twice.
+
+    It is Base64, which has plus signs, but neither blanks nor percent signs.
+    """
+    return quote(unquote(unquote(signature)), safe="")
 
 
 def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob") -> None:
