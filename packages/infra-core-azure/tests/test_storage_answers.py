@@ -4,8 +4,10 @@ import base64
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pytest
 
@@ -19,6 +21,7 @@ from infra_core.azure.storage import (
     StorageRequestError,
 )
 from infra_core.azure.storage._blobs import parse_page
+from infra_core.runtime.testing import fast_time
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -227,6 +230,58 @@ def test_blob_that_is_written_again_and_again_is_reported_as_such(
     with pytest.raises(BlobConflictError, match="it is written again and again") as raised:
         client.download_to_path(client.base_path / "a")
     assert "upload" not in str(raised.value)
+
+
+@dataclass
+class _Growing:
+    """An append blob to which each request finds something appended, and maybe another in place."""
+
+    data: bytes = b"a" * 5000
+    made: int = 0
+    again_after: int = 0  # requests after which there is another blob of that name
+    asked: int = 0
+
+    def __call__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        self.asked += 1
+        if self.asked == self.again_after:
+            self.data, self.made = b"b" * 7000, 1
+        self.data += b"x"
+        etag = f'"{self.asked}"'
+        if "restype" in path:
+            text = f"<Name>log</Name><Properties><Content-Length>{len(self.data)}</Content-Length>"
+            text += f"<Etag>{escape(etag)}</Etag><BlobType>AppendBlob</BlobType></Properties>"
+            text = f"<EnumerationResults><Blobs><Blob>{text}</Blob></Blobs></EnumerationResults>"
+            return 200, {}, text.encode()
+        if headers.get("If-Match", etag) != etag:
+            return 412, {"x-ms-error-code": "ConditionNotMet"}, b""
+        start, end = map(int, headers["x-ms-range"].removeprefix("bytes=").split("-"))
+        part = self.data[start : end + 1]
+        found = {
+            "ETag": etag,
+            "x-ms-blob-type": "AppendBlob",
+            "x-ms-creation-time": f"Mon, 01 Jan 2024 00:00:0{self.made} GMT",
+            "Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(self.data)}",
+            "Content-MD5": base64.b64encode(hashlib.md5(part).digest()).decode(),
+        }
+        return 206, found, part
+
+
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("again_after", [0, 4])
+def test_an_append_blob_that_grows_meanwhile_is_downloaded(
+    again_after: int, tree: bool, blob_server: Any, client_of: Any
+) -> None:
+    """A log, say: what it held at the beginning; never parts of two blobs of that name."""
+    blob = _Growing(again_after=again_after)
+    client = client_of(blob_server(blob), block_size=1024, max_retries=1, backoff=0.001)
+    path = client.base_path / "log"
+    with fast_time():
+        if tree:
+            client.download_tree(client.base_path, compare="nothing")
+        else:
+            client.download_to_path(path)
+    content = path.read_bytes().rstrip(b"x")
+    assert content == (b"b" * 7000 if again_after else b"a" * 5000)
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -47,7 +47,7 @@ async def download_blob(
 
     Length, range and MD5 are checked: that of the whole blob, or where none is stored that of each
     range, which the service computes. A blob that is replaced meanwhile is fetched again from the
-    start.
+    start; of an append blob that grows, what it held at the beginning is fetched.
 
     Args:
         service: Where from.
@@ -103,7 +103,8 @@ async def _download_once(
     known: BlobInfo | None,
     accepted: bytes | None,
 ) -> None:
-    first, info = await _first_part(service, name, known)
+    response, info = await _first_part(service, name, known)
+    first = response.body
     check = partial(_check, service, info, accepted)
     if len(first) == info.size:
         await writer(
@@ -126,7 +127,7 @@ async def _download_once(
 
     try:
         await take(first)
-        async for part in _ranges(service, info, len(first)):
+        async for part in _ranges(service, info, len(first), _created(response)):
             await take(part)
         check(file.size, md5.digest() if md5 is not None else None)
         await asyncio.to_thread(lambda: (before_commit(), file.commit()))
@@ -136,13 +137,13 @@ async def _download_once(
 
 async def _first_part(
     service: BlobService, name: str, known: BlobInfo | None
-) -> tuple[bytes, BlobInfo]:
+) -> tuple[Response, BlobInfo]:
     """The whole blob if it fits a block, else its first block."""
     step = service.config.options.block_size
     headers: dict[str, str] = {}
     if known is not None:
         step, headers = _step(service, known)
-        if known.etag:
+        if known.etag and known.blob_type != "AppendBlob":
             headers["If-Match"] = known.etag
     if known is None or known.size > step or _HASHED in headers:
         headers["x-ms-range"] = f"bytes=0-{step - 1}"
@@ -173,7 +174,16 @@ async def _first_part(
             f"brought {len(response.body)} bytes of {info.size}",
             "run it again; if it happens every time, look at the proxies in between",
         )
-    return response.body, info
+    return response, info
+
+
+def _created(response: Response) -> str:
+    """When an append blob was made: one that grows is the same, another in its place is not.
+
+    Empty for other blobs, which cannot grow.
+    """
+    appended = response.headers.get("x-ms-blob-type") == "AppendBlob"
+    return response.headers.get("x-ms-creation-time", "") if appended else ""
 
 
 def _step(service: BlobService, info: BlobInfo) -> tuple[int, dict[str, str]]:
@@ -188,29 +198,40 @@ def _step(service: BlobService, info: BlobInfo) -> tuple[int, dict[str, str]]:
     return min(step, _MAX_HASHED), {_HASHED: "true"}
 
 
-async def _ranges(service: BlobService, info: BlobInfo, start: int) -> AsyncIterator[bytes]:
+async def _ranges(
+    service: BlobService, info: BlobInfo, start: int, created: str
+) -> AsyncIterator[bytes]:
     """The rest of a blob in order, several ranges under way, all of the version of `info`."""
     step, headers = _step(service, info)
-    if info.etag:
+    if info.etag and not created:
         headers["If-Match"] = info.etag
     under_way: deque[asyncio.Task[bytes]] = deque()
     async with ending(under_way):
         while start < info.size or under_way:
             while start < info.size and len(under_way) < service.config.options.block_concurrency:
                 end = min(start + step, info.size)
-                under_way.append(asyncio.create_task(_range(service, info, start, end, headers)))
+                part = _range(service, info, start, end, headers, created)
+                under_way.append(asyncio.create_task(part))
                 start = end
             yield await under_way[0]
             under_way.popleft()
 
 
 async def _range(
-    service: BlobService, info: BlobInfo, start: int, end: int, headers: dict[str, str]
+    service: BlobService,
+    info: BlobInfo,
+    start: int,
+    end: int,
+    headers: dict[str, str],
+    created: str,
 ) -> bytes:
     headers = {**headers, "x-ms-range": f"bytes={start}-{end - 1}"}
     response = await service.send(
         Request("GET", info.name, "download", headers=headers, expect=end - start)
     )
+    size = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if created and created == _created(response) and size.isdecimal():  # it may have grown
+        info = replace(info, size=max(info.size, int(size)))
     await _check_range(service, response, info, start, end, _HASHED in headers)
     return response.body
 

@@ -229,7 +229,7 @@ class DownRun(TreeRun):
             self.service,
             self.prefix + step.name,
             self.root / step.name,
-            known=BlobInfo(self.prefix + step.name, blob.size, blob.md5, blob.etag),
+            known=replace(blob, name=self.prefix + step.name),
             writer=self._writer,
             before_commit=partial(self._check_still, step),
             on_bytes=partial(self._moved, step.name),
