@@ -141,8 +141,13 @@ async def test_who_waits_for_an_answer_hears_that_the_client_was_closed(
             await client.close()
             await response.aread()
 
-    single = {"client": client, "max_retries": 0}
-    ways = [streamed(), request_async("GET", url, **single), fetch_async(url, **single)]  # type: ignore[arg-type]
+    single: Any = {"client": client, "max_retries": 0}
+    ways = [
+        streamed(),
+        fetch_async(url, **single),
+        request_async("GET", url, **single),
+        request_async("PUT", url, content=b"in", **single),
+    ]
     tasks = [asyncio.ensure_future(way) for way in ways]
     for _ in tasks:
         await asked.acquire()

@@ -15,6 +15,7 @@ from ._response.decode import DamagedBody
 from ._response.status import clean_reason, is_success, status_text
 from ._response.text import DefaultEncoding, encoding_of
 from .engine._answer import EngineResponse
+from .engine.connections import ClosedHereError
 
 __all__ = ["HOP_BODY", "Response", "check_status", "ours", "response_of"]
 
@@ -66,8 +67,10 @@ class Response(httpx.Response):
         """
         self.max_bytes = HOP_BODY
         try:
-            await self.aread_if_whole()
-        except ResponseTooLarge:
+            await self.aread()
+        except (httpx.TransportError, httpx.DecodingError, ResponseTooLarge) as error:
+            if isinstance(error.__cause__, ClosedHereError):
+                raise  # the next request could not be sent
             await self.aclose()
             self._content = b""
 
