@@ -20,6 +20,7 @@ __all__ = ["PlainTransport"]
 _OF_NETWORK = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
     httpx.ProxyError,
     httpx.ReadError,
     httpx.ReadTimeout,

@@ -1,6 +1,7 @@
 """Failures of aiohttp turned into those of httpx, which users of httpx know how to catch."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 
@@ -41,6 +42,7 @@ FAILURES: tuple[type[Exception], ...] = (
     ValueError,
 )
 _SILENT = (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError, httpx.ReadTimeout)
+_CLOSED_H2 = re.compile(r"ConnectionInputs\.(\w+) in state ConnectionState\.CLOSED")
 # Before anything was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -87,6 +89,10 @@ def _describe(
     protocol = _of_protocol(error, where)
     if protocol is not None:
         return httpx.RemoteProtocolError, *protocol
+    unsent = _unsent_by_h2(error)
+    if unsent is not None:
+        text = f"{where} {BROKEN_OFF}"
+        return httpx.ConnectError if unsent else httpx.RemoteProtocolError, text, True
     if isinstance(error, ClosedHereError) or str(error) == "Connector is closed.":
         text = f"the client was closed before {where} had answered: close it after its requests"
         return httpx.ReadError, text, True
@@ -98,7 +104,7 @@ def _describe(
         names_url = isinstance(error, aiohttp.ClientOSError) and error.errno is None
         cause = error.__cause__ or error if names_url else _cause(error)
         return kind, broken_text(where, reason_of(cause)), not names_url
-    if isinstance(error, ValueError):
+    if isinstance(error, (ValueError, httpx.LocalProtocolError)):
         return httpx.LocalProtocolError, f"the request to {where} cannot be sent: {error}", True
     return httpx.ReadError, broken_text(where, repr(error)), True
 
@@ -171,8 +177,21 @@ def httpx_error(
     return known
 
 
+def _unsent_by_h2(error: BaseException) -> bool | None:
+    """Whether a connection of HTTP/2 closed before a request; None for all other errors.
+
+    nginx closes one after 1,000 requests, while others are under way. h2 takes
+    what comes too late for a mistake of its caller.
+    """
+    found = isinstance(error, httpx.LocalProtocolError) and _CLOSED_H2.search(str(error))
+    return found[1] == "SEND_HEADERS" if found else None
+
+
 def failure_of(error: BaseException) -> Failure:
     """Return what an error of httpx means for the request that met it."""
+    unsent = _unsent_by_h2(error)
+    if unsent is not None:
+        return Failure.NOT_SENT if unsent else Failure.OUTCOME_UNKNOWN
     if isinstance(error, (PrivateAddressError, RefusedByProxyError, httpx.LocalProtocolError)):
         return Failure.PERMANENT
     if is_permanent_transport_error(error):
