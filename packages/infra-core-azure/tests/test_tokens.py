@@ -110,6 +110,8 @@ async def test_many_requests_at_a_time_ask_once(kind: type[_Credential]) -> None
         SimpleNamespace(token="T1"),
         SimpleNamespace(token=None, expires_on=2e9),
         SimpleNamespace(token=" \n", expires_on=2e9),
+        SimpleNamespace(token="T1\nx", expires_on=2e9),
+        SimpleNamespace(token=b"T1", expires_on=2e9),
         SimpleNamespace(token="T1", expires_on=None),
         SimpleNamespace(token="T1", expires_on="tomorrow"),
         SimpleNamespace(token="T1", expires_on=float("inf")),
@@ -438,6 +440,27 @@ def test_a_challenge_of_the_sdk_fetches_a_new_token() -> None:
     assert sdk.get_token(_SCOPE, tenant_id="t").token == "T2"
     assert credential.options == [{}, {"tenant_id": "t"}]
     assert sdk.get_token(_SCOPE).token == "T3"
+
+
+def test_a_synchronous_client_of_the_sdk_takes_an_asynchronous_credential(tmp_path: Path) -> None:
+    """The run log's mirror is one, whatever the storage client was given."""
+    credential = _AsyncCredential()
+    settings = AzureStorageSettings("box", account_name="acc", journal=tmp_path / "j")
+    with AzureStorageClient.from_settings(settings, "strict", credential=credential) as client:
+        container = client.container(create=False)
+        assert container is not None
+        sdk = container.credential
+        assert [sdk.get_token(_SCOPE).token for _ in range(2)] == ["T1"] * 2
+    assert credential.asked == 1
+
+
+@pytest.mark.parametrize("credential", ["S3CRET", b"S3CRET", {"account_key": "S3CRET"}, object()])
+def test_what_is_no_credential_is_refused_at_once(credential: object) -> None:
+    """The SDK takes keys and tokens there; the message says where they belong, and shows none."""
+    settings = AzureStorageSettings("box", account_name="acc")
+    with pytest.raises(TypeError, match="a key belongs in connection_string") as caught:
+        AzureStorageClient.from_settings(settings, "strict", credential=credential)
+    assert "S3CRET" not in str(caught.value)
 
 
 async def test_the_asynchronous_client_of_the_sdk_does_the_same(

@@ -19,6 +19,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets
 
+from ._blocking import run_blocking
 from ._checks import type_name
 from ._sdk_logs import tidy_sdk_logs
 
@@ -30,6 +31,7 @@ __all__ = [
     "TokenTimeoutError",
     "credential_problem",
     "default_credential",
+    "is_async",
 ]
 
 STORAGE_SCOPE = "https://storage.azure.com/.default"
@@ -94,6 +96,11 @@ def default_credential() -> Any:
     return DefaultAzureCredential()  # a stand-in of a test
 
 
+def is_async(credential: Any) -> bool:
+    """Whether a credential is asked from an event loop."""
+    return inspect.iscoroutinefunction(getattr(credential, "get_token", None))
+
+
 class _Wanted(NamedTuple):
     """What a token is asked for: the key under which it is kept."""
 
@@ -127,6 +134,7 @@ class TokenSource:
 
     def __init__(self, credential: Any = None, *, wait: float = 60.0) -> None:
         self._given = credential
+        self._is_async = is_async(credential)
         self._made: list[Any] = []
         self._wait = wait
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,7 +171,9 @@ class TokenSource:
             raise self._late() from None
 
     def get_blocking(self, *scopes: str, **options: str) -> AccessToken:
-        """Return a token of a synchronous credential; see `get`."""
+        """Return a token, from no event loop; see `get`."""
+        if self._is_async:
+            return run_blocking(lambda: self.get(*scopes, **options), "get_token()")
         wanted = _Wanted(scopes, tuple(sorted(options.items())))
         held = self._usable(wanted)
         if held is not None:
@@ -205,8 +215,7 @@ class TokenSource:
     def _ask(self, wanted: _Wanted) -> "concurrent.futures.Future[AccessToken]":
         """Have the credential asked, unless it is being asked already."""
         with self._lock:
-            in_loop = inspect.iscoroutinefunction(getattr(self._given, "get_token", None))
-            key = (wanted, asyncio.get_running_loop() if in_loop else None)
+            key = (wanted, asyncio.get_running_loop() if self._is_async else None)
             asking, now = self._asking.get(key), clock.monotonic()
             # A request that has taken longer than any caller waits may be lost: ask anew.
             if asking is not None and now - asking.since < self._wait and not asking.future.done():
@@ -215,7 +224,7 @@ class TokenSource:
                 asking.job.cancel()  # goes on, and leaves its place to others
             future: concurrent.futures.Future[AccessToken] = concurrent.futures.Future()
             job = None
-            if in_loop:
+            if self._is_async:
                 task = asyncio.ensure_future(self._fetch_async(wanted, future))
                 self._tasks.add(task)  # the loop itself keeps no hold of it
                 task.add_done_callback(self._tasks.discard)
@@ -271,10 +280,10 @@ class TokenSource:
     def _keep(self, wanted: _Wanted, given: Any) -> AccessToken:
         try:
             # Credentials of one's own read tokens from files that end with a line break.
-            token = AccessToken(given.token.strip(), int(given.expires_on))
+            token = AccessToken(str.strip(given.token), int(given.expires_on))
         except (AttributeError, TypeError, ValueError, OverflowError):
             token = AccessToken("", 0)
-        if not token.token:
+        if not (token.token and token.token.isascii() and token.token.isprintable()):
             raise ClientAuthenticationError(
                 f"the Azure credential returned {type_name(given)} without a token of text or its "
                 "end in seconds; its get_token must return AccessToken(token, expires_on)"

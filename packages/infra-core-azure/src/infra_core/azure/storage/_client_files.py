@@ -70,6 +70,11 @@ class FileClient(_Base):
         log: logging.Logger | None = None,
         credential: Any = None,
     ) -> None:
+        if credential is not None and not hasattr(credential, "get_token"):
+            raise TypeError(
+                f"credential is {type_name(credential)} without get_token: pass an Azure "
+                "credential; a key belongs in connection_string, a SAS token in sas_token"
+            )
         self._config = config
         self._settings = settings
         self.mode: StorageMode = parse_mode(mode)

@@ -8,7 +8,7 @@ from infra_core.runtime import LoopLocal, after_fork_in_child
 
 from .._blocking import run_blocking
 from .._sdk_logs import tidy_sdk_logs
-from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
+from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource, is_async
 from ._blobs import create_container
 from ._service import BlobService
 from ._settings import TransferOptions
@@ -87,10 +87,12 @@ class SdkClients:
     ) -> "_Held":
         tidy_sdk_logs()
         config, options = self._config, self._config.options
-        own = None
-        if config.uses_credential and self._given is None:
-            own = make_credential(TokenSource())
-        credential = config.sas_token or self._given or own
+        own, given = None, self._given
+        if config.uses_credential and (
+            given is None or (is_async(given) and make_credential is SdkCredential)
+        ):
+            own = make_credential(TokenSource(given))
+        credential = config.sas_token or own or given
         if config.account_key is not None:
             credential = {"account_name": config.account_name, "account_key": config.account_key}
         timeouts = {"connection_timeout": options.connect_timeout, "read_timeout": options.timeout}
