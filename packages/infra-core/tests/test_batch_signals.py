@@ -119,6 +119,48 @@ def test_a_signal_that_is_ignored_ends_no_run(
     assert summary.succeeded == 2
 
 
+@pytest.mark.usefixtures("no_azure")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_handler_of_the_programs_own_hears_of_a_signal_that_ended_the_run(
+    number: signal.Signals, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Once, when all is recorded: a web server would not know that it is to end."""
+    origin.add("/a", b"a")
+    heard: list[list[JobStatus]] = []
+    former = signal.signal(number, lambda *_: heard.append(statuses(tmp_path)))
+    urls = [origin.url(f"/a?{count}") for count in range(60)]
+    try:
+        summary = run_batch(
+            urls, batch_id="b", out=tmp_path, concurrency=1,
+            on_result=lambda _: signal.raise_signal(number) if not heard else None,
+        )  # fmt: skip
+    finally:
+        signal.signal(number, former)
+    assert summary.interrupted == number.name
+    [found] = heard
+    assert set(found) == {JobStatus.COMPLETED, JobStatus.PENDING}
+
+
+@pytest.mark.usefixtures("no_azure")
+def test_handlers_that_end_the_program_hear_of_no_signal_that_the_run_heard(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Neither Python's own nor that of `asyncio.run`, which would cancel what goes on."""
+    origin.add("/a", b"a")
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+    ):  # fmt: skip
+        former = signal.signal(number, handler)
+        try:
+            summary = run_batch(
+                [origin.url("/a")], batch_id=number.name, out=tmp_path,
+                on_result=lambda _, number=number: signal.raise_signal(number),
+            )  # fmt: skip
+        finally:
+            signal.signal(number, former)
+        assert summary.interrupted == number.name
+
+
 @pytest.mark.posix
 @pytest.mark.usefixtures("no_azure")
 @pytest.mark.parametrize("in_python", [True, False])

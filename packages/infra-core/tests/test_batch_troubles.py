@@ -481,6 +481,13 @@ def generated() -> Iterator[str]:
     yield "http://h.example/"
 
 
+class Endless(list[str]):
+    """A source whose length is not to be had."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("make", "processes"),
     [
@@ -490,6 +497,7 @@ def generated() -> Iterator[str]:
         (lambda file: read_items(io.BytesIO(file.read())), 1),
         (lambda _: ["http://h.example/"] * 400, 1),
         (lambda _: generated(), 1),
+        (lambda _: Endless(["http://h.example/"]), 1),
     ],
 )
 @pytest.mark.posix(reason="Linux alone chooses")

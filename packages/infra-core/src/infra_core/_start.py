@@ -21,6 +21,7 @@ __all__ = [
     "import_engine",
     "import_storage",
     "is_own_process",
+    "pass_on",
     "started",
 ]
 
@@ -95,9 +96,25 @@ def heard_signals() -> list[signal.Signals]:
         and (
             number.name != "SIGHUP"
             or handler == signal.SIG_DFL
-            or str(getattr(handler, "__module__", None)).startswith("infra_core.")
+            or _module_of(handler).startswith("infra_core.")
         )
     ]
+
+
+def pass_on(number: signal.Signals) -> None:
+    """Let a handler of the program's own hear of a signal that ended a run, such as a web server's.
+
+    Python's would end the program, and that of `asyncio.run` cancel what goes on.
+    """
+    handler = signal.getsignal(number)
+    others = ("infra_core.", "asyncio.", "_signal", "signal")
+    if callable(handler) and not _module_of(handler).startswith(others):
+        signal.raise_signal(number)
+
+
+def _module_of(handler: object) -> str:
+    """Where a handler was written; that of `asyncio.run` is a `functools.partial`."""
+    return str(getattr(getattr(handler, "func", handler), "__module__", None))
 
 
 def end(code: int) -> None:

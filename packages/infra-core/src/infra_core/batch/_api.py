@@ -1,12 +1,14 @@
 """`run_batch` and `run_batch_async`: a source of items, options, hooks; the summary comes back."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from infra_core import _start
 from infra_core.runtime import refuse_running_loop
 
 from ._credentials import with_credentials
@@ -48,6 +50,7 @@ async def run_batch_async(
 
     SIGINT and SIGTERM, where this runs in the main thread, let the downloads in flight end, record
     the rest as pending and return the summary, `interrupted` set; a second signal cuts them off.
+    A handler of the program's own, such as a web server's, is called after that.
     A batch that was killed goes on with `resume=True`.
 
     Args:
@@ -117,6 +120,8 @@ async def run_batch_async(
         run = BatchRun(services, hooks, client)
         await run.open(stack)
         await run.run(items)
+    if services.summary.interrupted is not None:
+        _start.pass_on(signal.Signals[services.summary.interrupted])
     return services.summary
 
 

@@ -41,25 +41,19 @@ def _worth_starting(options: Any, length: int) -> int:
     if processes < 2 or going_on or any(each is not None for each in others):
         return 1
     long = _LONG_LIST if _start.is_own_process() else _SPAWNED_FOR
-    if sys.platform != "linux" or length < long or _is_daemonic():
+    if sys.platform != "linux" or length < long:
+        return 1
+    from multiprocessing import current_process
+
+    if current_process().daemon:  # one of a pool, which may start none
         return 1
     return min(processes, len(os.sched_getaffinity(0)))
 
 
-def _is_daemonic() -> bool:
-    """Whether this is a process of `multiprocessing.Pool`, say, which may start none."""
-    if _start.is_own_process():
-        return False
-    from multiprocessing import current_process
-
-    return bool(current_process().daemon)
-
-
 def length_of(items: object) -> int:
     """How many URLs a source has, about; 0 where it does not say."""
-    if length := length_hint(items, 0):
-        return length
+    given: Any = items
     try:
-        return int(os.fstat(items.fileno()).st_size // URL_BYTES)  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):  # no file, one of memory, a closed one
+        return length_hint(given, 0) or int(os.fstat(given.fileno()).st_size // URL_BYTES)
+    except Exception:  # noqa: BLE001 - no file, one of memory, a closed one, what a source raises
         return 0
