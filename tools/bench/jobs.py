@@ -1,6 +1,6 @@
 """How many jobs a second one process claims from a SQLite store that is full of completed ones.
 
-    python tools/bench/jobs.py [--quick] [--check]
+    hatch run bench:jobs [--quick] [--check]
 
 Claims in an empty batch and in one with 100,000 completed jobs beside what is to be claimed, in
 turns, the best of three, in CPU time of this process. `--check` exits with 1 below 2,500 claims a

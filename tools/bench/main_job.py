@@ -1,7 +1,7 @@
 """The main job against tools that only download: 1,000 x 16 KiB at 32, whole processes, one run.
 
-    python tools/bench/main_job.py [--rounds N] [--files N] [--size BYTES]
-                                   [--resume | --memory | --start]
+    hatch run bench:main-job [--rounds N] [--files N] [--size BYTES]
+                             [--resume | --memory | --start]
 
 Starts its own nginx in a temporary folder on a free port. Contenders take turns, each in a fresh
 folder, and nothing is deleted before the last turn: removing thousands of files slows the file
