@@ -1,22 +1,31 @@
-"""Mocks of httpx are obeyed: respx, pytest-httpx, patches by hand, transports of their own."""
+"""Mocks are obeyed: respx, pytest-httpx, patches by hand, transports and connections of others."""
 
+import io
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 from unittest import mock
 
 import httpx
 import pytest
 import respx
 from pytest_httpx import HTTPXMock
+from urllib3 import HTTPConnectionPool, HTTPHeaderDict
+from urllib3.connection import HTTPConnection
 
 from infra_core.http import (
     AsyncHttpClient,
     OutcomeUnknown,
+    RequestsHttpClient,
     ResponseTooLarge,
+    fetch,
     fetch_async,
+    request,
     request_async,
+    stream,
     stream_async,
 )
 from infra_core.http._intercept import interceptor
@@ -219,3 +228,50 @@ async def test_the_slow_way_is_logged_once(
     messages = [r for r in caplog.records if "plain httpx" in r.getMessage()]
     assert len(messages) == 1
     assert "AsyncConnectionPool" in messages[0].reason  # type: ignore[attr-defined]
+
+
+class _Replayed(io.BytesIO):
+    """An answer as vcrpy replays it: decoded, whatever its headers say."""
+
+    status, reason, version, version_string, length_remaining = 200, "OK", 11, "HTTP/1.1", 0
+    headers = HTTPHeaderDict({"Content-Encoding": "gzip"})
+
+    def stream(self, amt: int, decode_content: bool | None = None) -> Iterator[bytes]:
+        """Yield the body."""
+        while piece := self.read(amt):
+            yield piece
+
+    def release_conn(self) -> None:
+        """There is none."""
+
+
+class _Recorder(HTTPConnection):
+    """In the place of urllib3's connections."""
+
+    def connect(self) -> None:
+        pass
+
+    def request(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def getresponse(self) -> Any:
+        return _Replayed(b"recorded")
+
+
+def test_connections_that_others_put_below_requests_are_used(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vcrpy does to record and replay, which blocking calls of 0.7 allowed."""
+    url = origin.url("/page")
+    with closing(RequestsHttpClient()) as client:
+        assert fetch(url, client=client) == "real"
+        with monkeypatch.context() as patched:
+            patched.setattr(HTTPConnectionPool, "ConnectionCls", _Recorder)
+            with closing(RequestsHttpClient()) as fresh:
+                assert fetch(url, client=fresh) == "recorded"
+                with pytest.raises(ResponseTooLarge):
+                    request("GET", url, client=fresh, max_bytes=3)
+                with stream("GET", url, client=fresh) as response:
+                    assert response.text == "recorded"
+        assert fetch(url, client=client) == "real"
+    assert origin.count("/page") == 2

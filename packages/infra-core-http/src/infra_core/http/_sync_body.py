@@ -124,6 +124,8 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         if not hasattr(raw, "stream"):
             return
         encodings = [response.headers.get("Content-Encoding", "")]
+        if not isinstance(raw, urllib3.BaseHTTPResponse):
+            encodings = []  # such as vcrpy's, which was decoded when it was recorded
         raw = _DecodedBody(raw, BodyReader(response.url, encodings), response.url)
         response.raw = raw
     raw.reader.max_bytes = max_bytes

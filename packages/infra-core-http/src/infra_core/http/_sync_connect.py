@@ -147,13 +147,26 @@ class _TlsConnection(_Connecting, HTTPSConnection):
             raise NewConnectionError(self, f"TLS handshake failed: {error}") from error
 
 
+class _Kind:
+    """The class of a pool's connections: ours, but where urllib3's was replaced, as vcrpy does."""
+
+    def __init__(self, ours: type, pool: Any) -> None:
+        self._ours = ours
+        self._pool = pool
+
+    def __get__(self, *_: object) -> type:
+        now: type = self._pool.ConnectionCls
+        return self._ours if now.__module__ == "urllib3.connection" else now
+
+
 def _pools(*, public_only: bool) -> dict[str, Any]:
     """Return the classes of urllib3's pools by scheme, with our connections."""
     kinds: dict[str, Any] = {}
     for scheme, connection in (("http", _Connection), ("https", _TlsConnection)):
         ours = type(connection.__name__, (connection,), {"public_only": public_only})
         pool = THEIRS[scheme]
-        kinds[scheme] = type(pool.__name__, (_AsGiven, pool), {"ConnectionCls": ours})
+        kind = ours if public_only else _Kind(ours, pool)
+        kinds[scheme] = type(pool.__name__, (_AsGiven, pool), {"ConnectionCls": kind})
     return kinds
 
 
