@@ -1007,6 +1007,16 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"proxy": "ftp://user:hidden@h:1"}, "proxy (--proxy) is not a proxy URL (its scheme"),
         ({"proxy": "h:port"}, "its port is not a number"),
         ({"grace": 0}, "grace must be a number above 0, got 0"),
+        ({"processes": "all"}, "a whole number of at least 1, or 'auto', got 'all'"),
+        ({"out": ""}, "out must be a path, got an empty one"),
+        ({"out": None}, "out must be a path, got NoneType"),
+        ({"netrc": False}, "netrc must be a path, got bool"),
+        ({"cookies": b"a=hidden"}, "cookies must be a cookie jar or a path, got bytes"),
+        ({"cookies": 5}, "cookies must be a cookie jar or a path, got int"),
+        ({"cookies": ""}, "cookies must be a path, got an empty one"),
+        ({"host_bearer_files": ["a"]}, "host_bearer_files must be a mapping, got list"),
+        ({"proxy": b"http://user:hidden@h:1"}, "proxy must be a string, got bytes"),
+        ({"layout": 5}, "layout must be a string, got int"),
     ],
 )
 def test_bad_options_are_refused_with_their_rule(

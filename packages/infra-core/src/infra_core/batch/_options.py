@@ -1,7 +1,7 @@
 """How a batch is run: every setting once, with its meaning, unit and bounds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 from os import PathLike
@@ -131,12 +131,7 @@ class BatchOptions:
     prefix: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", Path(self.out))
-        for name in ("scratch", "bearer_file", "netrc"):
-            if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(path))
-        if isinstance(self.cookies, (str, PathLike)):
-            object.__setattr__(self, "cookies", Path(self.cookies))
+        self._check_kinds()
         if self.dask is not None and self.processes not in (1, "auto"):
             raise BatchError("give either dask or processes: a cluster has processes of its own")
         self._check_numbers()
@@ -177,6 +172,27 @@ class BatchOptions:
             )
         if self.prefix and (why := why_no_prefix(self.prefix)):
             raise BatchError(f"prefix {why}")
+
+    def _check_kinds(self) -> None:
+        """Refuse what is of another kind than its field; the name of a file becomes a path."""
+        for each in fields(self):
+            value, kind = getattr(self, each.name), str(each.type)
+            if value is None and each.default is None:
+                continue
+            if each.name == "cookies" and not isinstance(value, (str, PathLike)):
+                fits, wanted = isinstance(value, Iterable), "a cookie jar or a path"
+                fits = fits and not isinstance(value, bytes)
+            elif "Mapping" in kind:
+                fits, wanted = isinstance(value, Mapping), "a mapping"
+            elif "Path" in kind or each.name == "cookies":
+                fits, wanted = isinstance(value, (str, PathLike)) and value != "", "a path"
+                if fits:
+                    object.__setattr__(self, each.name, Path(value))
+            else:
+                fits, wanted = "str" not in kind or isinstance(value, str), "a string"
+            if not fits:
+                got = "an empty one" if value == "" else type(value).__name__
+                raise BatchError(f"{each.name} must be {wanted}, got {got}")
 
     def _check_numbers(self) -> None:
         for each in fields(self):
