@@ -5,9 +5,11 @@ import errno
 import gc
 import hashlib
 import json
+import os
 import pickle
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -44,6 +46,7 @@ from infra_core.batch import (
     run_batch_async,
 )
 from infra_core.batch._download import Downloads, WorkItem, share_of
+from infra_core.batch._folder import is_link
 from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Hooks, Outcome
 from infra_core.batch._run import BatchRun
@@ -1105,6 +1108,15 @@ def test_no_file_is_written_through_a_link_below_assets(
     assert (tmp_path / "victim").read_text() == "precious"
     assert path.read_bytes() == body_of(1)
     assert not path.is_symlink()
+
+
+def test_a_junction_of_windows_is_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that a program keeps in the cloud is none, though it has such a tag too."""
+    status = Mock(st_mode=stat.S_IFDIR, st_reparse_tag=0xA0000003)
+    monkeypatch.setattr(os, "lstat", lambda _: status)
+    assert is_link("assets/x")
+    status.st_reparse_tag = 0x9000001A
+    assert not is_link("assets/x")
 
 
 def test_a_link_that_is_made_during_a_download_is_seen(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISLNK
 
 from infra_core.fs import UnsafePathError, ensure_parent, fsync_directory, lock_descriptor
 
@@ -28,17 +29,18 @@ ASSETS = "assets"
 JOBS_FILE = "jobs.sqlite3"
 MANIFEST_FILE = "manifest.json"
 _RESERVED = 1 << 20  # bytes; some thousand jobs that are put back
+_JUNCTION = 0xA0000003  # stat.IO_REPARSE_TAG_MOUNT_POINT, which Windows alone has
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def run_folder(out: Path, batch_id: str) -> Path:
     """The folder of a batch below the output folder; refuses a batch id that can name none."""
-    if isinstance(batch_id, str) and batch_id.lower().startswith(JOBS_FILE):
+    if batch_id.lower().startswith(JOBS_FILE):
         raise BatchError(
             f"batch id {batch_id!r} is the name of the job store's file or of one beside it: "
             "choose another (--batch-id)"
         )
-    if not isinstance(batch_id, str) or not _NAME.fullmatch(batch_id) or batch_id.endswith("."):
+    if not _NAME.fullmatch(batch_id) or batch_id.endswith("."):
         raise BatchError(
             f"batch id {batch_id!r} cannot name a folder: use 1 to 128 letters, digits, '.', '_' "
             "and '-', the first a letter or digit (--batch-id)"
@@ -96,8 +98,11 @@ def check_links(folder: Path, name: str) -> None:
 
 def is_link(path: str) -> bool:
     """Whether a path is a symbolic link, or a junction of Windows."""
-    is_junction = getattr(os.path, "isjunction", None)  # since Python 3.12
-    return os.path.islink(path) or bool(is_junction and is_junction(path))  # noqa: PTH114
+    try:
+        status = os.lstat(path)
+    except OSError:  # there is none
+        return False
+    return S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION
 
 
 def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[Exception | None]:
