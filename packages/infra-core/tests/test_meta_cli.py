@@ -459,6 +459,21 @@ def test_the_files_of_a_run_are_deleted_with_its_jobs_on_request(
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["b10"]
 
 
+def test_files_behind_a_link_are_said_to_stay_when_their_run_is_deleted(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its owner made the link, perhaps to a folder with more in it."""
+    disk = out / "disk"
+    disk.mkdir()
+    (disk / "a.txt").touch()
+    (out / "b1").mkdir()
+    (out / "b1/assets").symlink_to(disk)
+    assert main(["jobs", "delete", "b1", "--out", str(out), "--force", "--files"]) == 0
+    assert f"is a link: what is in {str(disk)!r} stays" in capsys.readouterr().err
+    assert (disk / "a.txt").exists()
+    assert not (out / "b1").exists()
+
+
 def test_batches_are_summed_up_deleted_and_pruned(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
 from infra_core.batch._environment import open_storage
-from infra_core.batch._folder import exclusive, run_folder
+from infra_core.batch._folder import ASSETS, exclusive, run_folder
 
 from . import exit_codes
 from ._arguments import CommandError
@@ -99,6 +99,9 @@ def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int
                 deleted["blobs"] = _delete_blobs(options, folder)
             if options.files and there:
                 deleted["files"] = sum(path.is_file() for path in folder.rglob("*"))
+                if (assets := folder / ASSETS).is_symlink():  # there may be more behind it
+                    left = f"{str(assets)!r} is a link: what is in {str(assets.resolve())!r} stays"
+                    print(left, file=sys.stderr)
                 shutil.rmtree(folder)
     return _print_removed(store.delete_batch(options.batch_id), options, **deleted)
 
