@@ -33,6 +33,7 @@ from infra_core.azure.storage._journal import Journal
 from infra_core.azure.storage._refusals import REMEDIES, is_permanent
 from infra_core.azure.storage._service import BlobService
 from infra_core.azure.storage._tree_types import TreeRules
+from infra_core.fs import FileWriteError
 from infra_core.runtime import redact_secrets
 from infra_core.runtime.testing import fast_time
 
@@ -876,6 +877,23 @@ def test_strict_client_without_configuration_refuses_to_upload(tmp_path: Path) -
         with pytest.raises(ConfigurationError, match="no container is named"):
             call()
     assert (tmp_path / "b").read_text() == "kept"
+
+
+@pytest.mark.parametrize("mode", ["strict", "best-effort"])
+def test_file_that_cannot_be_written_is_an_error_in_each_mode(
+    blob_server: Any, client_of: Any, mode: StorageMode
+) -> None:
+    """What best-effort swallows is what the service says; nothing is sent, and nothing waits."""
+    server = blob_server(lambda *_: (201, {}, b""))
+    client = client_of(server, mode)
+    blocked = client.base_path / "file"
+    blocked.write_text("")
+    with pytest.raises(FileWriteError):
+        client.write_text(blocked / "a.txt", "x")
+    with pytest.raises(TypeError):
+        client.write_json(client.base_path / "b.json", {"x": object()})
+    assert client.pending_uploads() == []
+    assert server.requests == []
 
 
 def test_unwritable_state_folder_is_logged_where_errors_are_swallowed(

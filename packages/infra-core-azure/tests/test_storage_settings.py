@@ -1,5 +1,6 @@
 """Settings: where they come from, what contradicts what, and that secrets stay secret."""
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,15 @@ def test_missing_settings_by_mode(caplog: pytest.LogCaptureFixture, tmp_path: Pa
     assert (tmp_path / "a.txt").read_text() == "b"
     assert caplog.text.count("Azure storage not configured") == 1
     assert "APP_AZURE_STORAGE_CONTAINER" in caplog.text
+    assert repr(client) == "<AzureStorageClient not configured mode=best-effort>"
+    caplog.clear()
+    caplog.set_level(logging.INFO)
     skipping = AzureStorageClient.from_settings(settings, "dev-skip")
     assert skipping.write_json(tmp_path / "b.json", {"ü": 1}).read_text("utf-8") == (
         '{\n  "ü": 1\n}\n'
     )
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "not configured, files stay local (mode dev-skip)" in caplog.text
     assert not client.is_configured()
     assert client.download_to_path(tmp_path / "a.txt") is False
     assert client.download_tree(tmp_path) is False
@@ -354,6 +360,7 @@ def test_secrets_are_in_no_repr() -> None:
     shown = [repr(settings), str(settings), repr(sas), repr(resolve_config(sas, "strict"))]
     shown += [repr(resolve_config(good, "strict"))]
     shown += [repr(AzureStorageClient.from_settings(good, "strict"))]
+    assert shown[-1].startswith("<AzureStorageClient https://acc.blob.core")
     for text in shown:
         assert "SECRET" not in text
         assert KEY not in text
