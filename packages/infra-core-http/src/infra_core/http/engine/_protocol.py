@@ -100,7 +100,7 @@ class Protocol(ResponseHandler):
             return
         self._taken = True
         socket = transport.get_extra_info("socket")
-        if os.name == "posix" and type(socket).__module__.startswith("asyncio."):
+        if os.name == "posix" and type(socket).__module__.startswith(("asyncio.", "uvloop.")):
             with suppress(OSError, ValueError):
                 while data := os.read(socket.fileno(), 65_536):
                     self.data_received(data)
