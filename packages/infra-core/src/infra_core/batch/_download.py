@@ -5,7 +5,7 @@ import errno
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -47,6 +47,7 @@ _DISK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDO
 _RETRIED = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 _AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
 _MOST_AHEAD = 256
+_FOLDERS = 4_096  # that are looked at once; there are 256 in the usual layout
 # What downloads propose, and what a batch has in its place: its deadline is another one.
 _REMEDIES = (
     ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)"),
@@ -123,6 +124,8 @@ class Downloads:
         self._slots = asyncio.Semaphore(options.concurrency)
         self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         self._rate = RateLimit(options.rate_per_host) if options.rate_per_host else None
+        # each once: a look at the disk lets another thread go on first
+        self._check_folder = lru_cache(_FOLDERS)(lambda name: check_links(folder, f"{name}/"))
         self._opened = AsyncExitStack()
         self._stopped = asyncio.Event()
 
@@ -238,10 +241,10 @@ class Downloads:
 
         def received(_: int) -> None:
             turn.close()  # the next one uses the network meanwhile
-            check_links(self._folder, work.path)  # again: it may have been made meanwhile
+            check_links(self._folder, work.path)  # anew: it may have been made meanwhile
 
         try:
-            check_links(self._folder, work.path)
+            self._check_folder(work.path.rpartition("/")[0])
             client, group = self._clients
             result = await client.download(
                 item.url,
