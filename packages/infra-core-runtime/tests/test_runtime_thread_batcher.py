@@ -5,6 +5,7 @@ import gc
 import threading
 import weakref
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,22 @@ async def test_one_that_lingers_waits_for_a_quarter_of_a_batch(
     assert gate.begun == [[1, 2, 3]]
     await ThreadBatcher(gate, size=12, workers=1, linger=0.001)(4)
     assert gate.begun[1:] == [[4]]
+
+
+async def test_a_timer_may_be_of_another_class(
+    orderly_loop: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of uvloop are: enough begin at once all the same."""
+    loop = asyncio.get_running_loop()
+    later = loop.call_later
+
+    def call_later(*args: Any, **options: Any) -> Any:
+        return SimpleNamespace(cancel=later(*args, **options).cancel)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    batcher = ThreadBatcher(opened(gate), size=12, workers=1, linger=3600.0)
+    await asyncio.wait_for(asyncio.gather(*map(batcher, range(3))), 30)
+    assert gate.begun == [[0, 1, 2]]
 
 
 async def test_none_lingers_for_what_does_not_come(orderly_loop: Any, gate: Gate) -> None:

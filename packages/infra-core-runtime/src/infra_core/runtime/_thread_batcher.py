@@ -110,6 +110,7 @@ class _Lane(Generic[T]):
     _waiting: "dict[asyncio.Future[None], T]" = field(default_factory=dict)
     _running: int = 0
     _due: asyncio.Handle | None = None
+    _lingers: bool = False  # what is due; a timer of uvloop is not an asyncio.TimerHandle
 
     def add(self, done: "asyncio.Future[None]", item: T) -> None:
         self._waiting[done] = item
@@ -121,9 +122,10 @@ class _Lane(Generic[T]):
         few = len(self._waiting) * 4 < self._size
         lingers = self._linger > 0 and few and self._coming()
         if self._due is not None:
-            if lingers or not isinstance(self._due, asyncio.TimerHandle):
+            if lingers or not self._lingers:
                 return
             self._due.cancel()
+        self._lingers = lingers
         loop = asyncio.get_running_loop()
         if lingers:
             self._due = loop.call_later(self._linger, self._begin)
