@@ -50,7 +50,7 @@ class MirrorState:
     position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
     blocks: int = 0  # blocks in it
     etag: str = ""  # its ETag then; empty while it is not known
-    ours: bool = False  # whether the last line that is mirrored ends at that position
+    end: int = -1  # where in the blob the last line that is mirrored ends; -1 where not known
 
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
@@ -61,10 +61,10 @@ class MirrorState:
             found = cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return new
-        counts = (found.position + 1, found.blob, found.blocks)
+        counts = (found.position + 1, found.end + 1, found.blob, found.blocks)
         numbers = (*found.reached, *found.begin, *counts)
         fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
-        return found if fits and len(numbers) == 7 else new
+        return found if fits and len(numbers) == 8 else new
 
     def save(self, path: Path) -> None:
         """Write the state; the lines themselves are what is durable, so without a flush."""
@@ -81,7 +81,7 @@ class MirrorState:
 
     def go(self, log: LogFile, position: Position) -> None:
         """Go on from a position of the log."""
-        self.reached, self.ours = position, False
+        self.reached, self.end = position, -1
         self.anchor = _digest(self._last(log))
 
     def read_batch(self, log: LogFile) -> bytes:
@@ -149,10 +149,9 @@ class AppendBlobTarget:
                     **_ONE_TRY,
                 )
                 state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
-                state.position = int(str(answer["blob_append_offset"])) + len(data)
+                state.position = state.end = int(str(answer["blob_append_offset"])) + len(data)
                 state.blocks = int(str(answer["blob_committed_block_count"]))
                 state.etag = str(answer["etag"] or "")  # which a proxy may have left out
-                state.ours = True
         except HttpResponseError as error:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
@@ -239,7 +238,8 @@ class AppendBlobTarget:
 
     def _roll(self, state: MirrorState) -> None:
         state.blob += 1
-        state.position, state.blocks, state.begin = -1, 0, state.reached
+        state.position = state.end = -1
+        state.blocks, state.begin = 0, state.reached
 
     def _find_place(self, state: MirrorState, properties: BlobProperties | None) -> bool:
         """Go on behind the last line of ours in the blob; False when it is as we left it.
@@ -251,16 +251,17 @@ class AppendBlobTarget:
             return False
         name, left, line = self._blob(state).blob_name, state.position, state.last_line(self.log)
         whole = size >= left
-        if whole and state.ours:  # as long, but with lines of others?
-            whole = self._read(state, left - len(line), len(line)) == line
+        if whole and state.end >= 0:  # as long, but with lines of others in place of ours?
+            whole = self._read(state, state.end - len(line), len(line)) == line
         first = (self.log.segments()[0], 0)
         start = max(first, state.begin)
         if whole:
-            place = self._last_line(state, max(0, left), size, state.reached) or state.reached
+            behind = self._last_line(state, max(0, left), size, state.reached)
+            place, end = behind or (state.reached, state.end)
         elif found := self._last_line(state, 0, size, start):
-            place = found
+            place, end = found
         else:
-            place = start
+            place, end = start, -1
             if state.begin < first > (1, 0):
                 self.lost = True
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
@@ -276,28 +277,31 @@ class AppendBlobTarget:
             )
         state.go(self.log, place)
         # Last: what failed before is done again.
-        state.position, state.etag = size if properties else -1, etag
+        state.end, state.position, state.etag = end, size if properties else -1, etag
         state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
         return True
 
     def _last_line(
         self, state: MirrorState, low: int, high: int, start: Position
-    ) -> Position | None:
+    ) -> tuple[Position, int] | None:
         """Return where the last line behind `start` ends that is also in a part of the blob.
 
-        Of lines that are alike, those that stand there count from the first one on: rather one is
-        sent twice than one never.
+        That is in the log, and in the blob. Of lines that are alike, those that stand there count
+        from the first one on: rather one is sent twice than one never.
         """
-        found, low = None, max(low, high - _LARGEST_READ)
-        while found is None and high > low:
+        low = max(low, high - _LARGEST_READ)
+        while high > low:
             begin = max(low, high - _BATCH_BYTES)
-            there = Counter(BytesIO(self._read(state, begin, high - begin)))
+            data, place, last = self._read(state, begin, high - begin), start, b""
+            there = Counter(BytesIO(data))
             for line, end in self.log.lines(start):
                 if there[line] > 0:
                     there[line] -= 1
-                    found = end
+                    place, last = end, line
+            if last:
+                return place, begin + data.rfind(last) + len(last)
             high = begin
-        return found
+        return None
 
     def _read(self, state: MirrorState, offset: int, length: int) -> bytes:
         if not length:  # a range that is empty cannot be asked for
