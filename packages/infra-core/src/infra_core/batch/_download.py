@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from infra_core.runtime import RateLimit, clock, error_chain, sanitize_url
 
 from ._errors import BatchError, one_line
-from ._folder import ASSETS, check_links, leads_nowhere
+from ._folder import ASSETS, KNOWN_FOLDERS, check_links, leads_nowhere
 from ._items import BatchItem, origin_of
 from ._names import INCOMING
 from ._results import BatchRetry, Outcome
@@ -47,7 +47,6 @@ _DISK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDO
 _RETRIED = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 _AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
 _MOST_AHEAD = 256
-_FOLDERS = 4_096  # that are looked at once; there are 256 in the usual layout
 # What downloads propose, and what a batch has in its place: its deadline is another one.
 _REMEDIES = (
     ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)"),
@@ -125,7 +124,7 @@ class Downloads:
         self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         self._rate = RateLimit(options.rate_per_host) if options.rate_per_host else None
         # each once: a look at the disk lets another thread go on first
-        self._check_folder = lru_cache(_FOLDERS)(lambda name: check_links(folder, f"{name}/"))
+        self._check_folder = lru_cache(KNOWN_FOLDERS)(lambda name: check_links(folder, f"{name}/"))
         self._opened = AsyncExitStack()
         self._stopped = asyncio.Event()
 

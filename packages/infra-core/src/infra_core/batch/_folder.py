@@ -14,6 +14,7 @@ from ._errors import BatchError
 __all__ = [
     "ASSETS",
     "JOBS_FILE",
+    "KNOWN_FOLDERS",
     "MANIFEST_FILE",
     "Reserve",
     "check_assets",
@@ -28,6 +29,7 @@ __all__ = [
 ASSETS = "assets"
 JOBS_FILE = "jobs.sqlite3"
 MANIFEST_FILE = "manifest.json"
+KNOWN_FOLDERS = 4_096  # of which something is kept in memory; there are 256 in the usual layout
 _RESERVED = 1 << 20  # bytes; some thousand jobs that are put back
 _JUNCTION = 0xA0000003  # stat.IO_REPARSE_TAG_MOUNT_POINT, which Windows alone has
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.fs import file_hexdigest, parse_checksum, safe_join
 
+from ._folder import KNOWN_FOLDERS
 from ._items import BatchItem
 from ._jobs import Begun, Ended, Job, JobBook
 from ._names import FileNames
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from ._services import Services
 
 __all__ = ["Starter", "Verifier", "contradicts"]
-
-_FOLDERS = 4_096  # whose paths are kept; there are 256 in the usual layout
 
 
 class Starter:
@@ -154,7 +153,7 @@ class Verifier:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._inside = lru_cache(_FOLDERS)(self._find)
+        self._inside = lru_cache(KNOWN_FOLDERS)(self._find)
 
     def is_intact(self, stored: Mapping[str, Any], listed: str | None = None) -> bool:
         """Whether a file is what its job recorded, and has the checksum that the list gives now.
