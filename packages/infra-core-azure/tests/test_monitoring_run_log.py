@@ -1451,6 +1451,24 @@ def test_another_machine_s_lines_stay(make: Make, container: Container) -> None:
     assert [event["event"] for event in container.events()] == ["ours 1", "theirs", "ours 2"]
 
 
+def test_our_last_line_is_found_wherever_the_parts_of_the_blob_that_are_read_end(
+    container: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Behind it stands what others have written since, of any length."""
+    monkeypatch.setattr(_run_log_targets, "_BATCH_BYTES", 100)
+    log = LogFile(tmp_path / "run.log", max_bytes=None, fsync=False)
+    theirs, ours = b'{"event": "theirs"}\n', b'{"event": "ours"}\n'
+    log.append(ours)
+    client: Any = container
+    target = _run_log_targets.AppendBlobTarget(client, "run.log", log, max_blocks=9)
+    state, end = _run_log_targets.MirrorState(), len(theirs + ours)
+    for more in range(250):
+        data = theirs + ours + b"{" + b" " * more + b"}\n"
+        container.blobs["run.log"] = Blob(data=data)
+        assert target._last_line(state, 0, len(data), (1, 0)) == ((1, len(ours)), end)
+    log.close()
+
+
 @pytest.mark.parametrize("theirs", [0, 5, 50])
 def test_our_last_line_may_be_too_far_behind_theirs_to_be_found_again(
     theirs: int,
@@ -1470,6 +1488,22 @@ def test_our_last_line_may_be_too_far_behind_theirs_to_be_found_again(
     numbers = [event["number"] for event in container.events() if "number" in event]
     assert numbers == list(range(40))
     assert not caplog.records
+
+
+def test_a_blob_that_others_made_anew_is_noticed_behind_their_lines(
+    make: Make, container: Container
+) -> None:
+    """It is longer than the one before, whose end was theirs: our last line is looked for."""
+    log = make(Client(container))
+    log.write("ours 1")
+    assert log.flush(SOON)
+    container.blobs["runs/run.log"].data += b'{"event": "theirs"}\n'
+    assert log.flush(SOON)
+    container.blobs["runs/run.log"] = Blob(data=b'{"event": "theirs"}\n' * 50)
+    log.write("ours 2")
+    assert log.flush(SOON)
+    events = [event["event"] for event in container.events() if event["event"] != "theirs"]
+    assert events == ["ours 1", "ours 2"]
 
 
 def test_a_removed_blob_is_made_again_with_its_lines(make: Make, container: Container) -> None:

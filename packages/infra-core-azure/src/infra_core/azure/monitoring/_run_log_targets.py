@@ -293,14 +293,16 @@ class AppendBlobTarget:
         while high > low:
             begin = max(low, high - _BATCH_BYTES)
             data, place, last = self._read(state, begin, high - begin), start, b""
-            there = Counter(BytesIO(data))
+            cut = data.find(b"\n") + 1 if begin > low else 0  # the end of a line, for the next part
+            cut = 0 if cut == len(data) else cut
+            there = Counter(BytesIO(data[cut:]))
             for line, end in self.log.lines(start):
                 if there[line] > 0:
                     there[line] -= 1
                     place, last = end, line
             if last:
                 return place, begin + data.rfind(last) + len(last)
-            high = begin
+            high = begin + cut
         return None
 
     def _read(self, state: MirrorState, offset: int, length: int) -> bytes:
