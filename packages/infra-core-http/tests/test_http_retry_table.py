@@ -104,9 +104,14 @@ async def test_a_connection_of_http2_that_closes_is_no_mistake_of_the_caller(
     Over a client of ours and one of others. What else cannot be sent is not tried again.
     """
     closed = h2.connection.H2Connection()
+    closed.initiate_connection()
+    names = (":method", ":path", ":authority", ":scheme")
+    headers = list(zip(names, (method, "/", "host.test", "https"), strict=True))
+    closed.send_headers(1, headers)
     closed.close_connection()
+    late = (3, headers) if step == "send_headers" else (1, b"x")
     with pytest.raises(h2.exceptions.ProtocolError) as met:
-        getattr(closed, step)(1, [] if step == "send_headers" else b"")
+        getattr(closed, step)(*late)
     texts = [str(met.value)]
     asked: list[str] = []
 
