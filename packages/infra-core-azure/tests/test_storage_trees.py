@@ -611,6 +611,17 @@ def test_assets_of_a_batch_may_be_a_link_that_its_owner_made(batch: str, tmp_pat
     assert files_of(disk) == {"ab/1": b"1", "ab/2": b"2"}
 
 
+def test_a_file_of_a_batch_may_be_a_link_to_another_file_of_its_tree(tmp_path: Path) -> None:
+    """Where `assets` is a plain folder, a link below it leads as far as any other of the tree."""
+    write(tmp_path, {"_state/run.lock": b"", "extra/f": b"x"})
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets/l").symlink_to(tmp_path / "extra/f")
+    service = MemoryService()
+    report, _ = run(service, "up", tmp_path)
+    assert report.ok
+    assert {"assets/l", "extra/f"} <= service.blobs.keys()
+
+
 def test_another_link_to_a_folder_is_gone_through_neither_way(tmp_path: Path) -> None:
     """A folder that no batch has run in; a link below the link of one that did."""
     outside, disk, tree = tmp_path / "outside", tmp_path / "disk", tmp_path / "tree"

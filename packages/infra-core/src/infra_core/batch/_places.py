@@ -7,11 +7,11 @@ from typing import Any
 
 from infra_core import _start
 
-__all__ = ["URL_BYTES", "length_of", "places_of"]
+__all__ = ["DOWNLOADS_EACH", "MOST_CHOSEN", "URL_BYTES", "length_of", "places_of"]
 
 URL_BYTES = 48  # of a line of a list, about
-_DOWNLOADS_EACH = 16  # of a process
-_MOST_PROCESSES = 4
+DOWNLOADS_EACH = 16  # of a process
+MOST_CHOSEN = 4
 _LONG_LIST = 340  # URLs, which are worth processes that are forked
 _SPAWNED_FOR = 3_000  # URLs, which are worth those that begin with imports
 
@@ -34,7 +34,7 @@ def places_of(options: Any, length: int) -> tuple[int, int]:
 
 
 def _worth_starting(options: Any, length: int) -> int:
-    processes: int = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
+    processes: int = min(options.concurrency // DOWNLOADS_EACH, MOST_CHOSEN)
     going_on = options.resume or options.revalidate  # with little to download, mostly
     bounds = (options.max_per_host, options.rate_per_host, options.limit_rate)
     others = (options.dask, options.scratch, options.cookies, *bounds)

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra_core import _start
 from infra_core.batch._formats import FORMATS
-from infra_core.batch._places import URL_BYTES, places_of
+from infra_core.batch._places import DOWNLOADS_EACH, MOST_CHOSEN, URL_BYTES, places_of
 
 from ._arguments import (
     add_options,
@@ -71,8 +71,8 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
     "downloads": [
         ("--concurrency N", "downloads at a time (8)", count),
         ("--processes N", ("processes that download, each with the whole concurrency (1; on Linux "
-         "a new batch of some hundred URLs has one for 16 downloads at a time, at most one a core "
-         "and 4, which share the concurrency)"),
+         f"a new batch of some hundred URLs has one for {DOWNLOADS_EACH} downloads at a time, at "
+         f"most one a core and {MOST_CHOSEN}, which share the concurrency)"),
          whole(1, _start.MOST_PROCESSES)),
         ("--dask ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786"),
         ("--scratch DIR", ("folder of each worker's own for files, which are mirrored and removed; "

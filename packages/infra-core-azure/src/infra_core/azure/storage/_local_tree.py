@@ -113,8 +113,10 @@ def _look(
 
 def _is_linked_assets(folder: str, name: str) -> bool:
     """Whether these are the files of a batch, behind a link to their folder."""
-    path = Path(folder)
-    return name == _ASSETS and (path / _RUN).is_file() and (path / name).is_dir()
+    if name != _ASSETS:
+        return False
+    path = Path(folder, name)
+    return path.is_symlink() and path.is_dir() and Path(folder, _RUN).is_file()
 
 
 def safe_path(root: Path, name: str) -> Path:
