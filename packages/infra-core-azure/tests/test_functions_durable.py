@@ -119,6 +119,7 @@ class TestFollowing:
                 assert (await client.start_and_wait(_PATH)).succeeded
         assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
         assert not any(record.exc_info for record in caplog.records)
+        assert not logging.getLogger("infra_core.http_async").filters  # which are the program's
 
     @pytest.mark.parametrize("seen", [False, True])
     async def test_an_app_that_starts_or_restarts_is_waited_for_at_any_interval(

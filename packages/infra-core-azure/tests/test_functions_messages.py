@@ -246,3 +246,40 @@ def test_a_path_without_orchestrator_lists_those_there_are(host: FunctionsHost) 
     """A typing error in a test."""
     with pytest.raises(LookupError, match=r"no orchestrator was added at '/api/x'.*'/api/run'"):
         host.instances("/api/x")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("request", ("GET", "/api/f")),
+        ("get_json", ("/api/f",)),
+        ("start", ("/api/run",)),
+        ("start_and_wait", ("/api/run",)),
+        ("terminate", ("/x",)),
+        ("purge", ()),
+    ],
+)
+def test_a_wrong_argument_names_what_was_called(
+    method: str, arguments: tuple[str, ...], app: AzureFunctionSyncClient
+) -> None:
+    """Not the asynchronous method or function behind it."""
+    with pytest.raises(TypeError) as caught:
+        getattr(app, method)(*arguments, foo=1)
+    said = f"AzureFunctionSyncClient.{method}() got an unexpected keyword argument 'foo'"
+    assert str(caught.value) == said
+
+
+async def test_a_wrong_argument_of_a_start_is_one_of_the_client() -> None:
+    """No parameter of what the client calls is taken by accident."""
+    async with AzureFunctionAsyncClient(URL) as client:
+        for name in ("foo", "client", "cold", "on_retry"):
+            with pytest.raises(TypeError, match=r"^AzureFunctionAsyncClient\.request\(\) got"):
+                given: Any = {name: 1}
+                await client.start("/api/run", **given)
+
+
+def test_a_wrong_argument_of_trigger_batch_names_it(host: FunctionsHost) -> None:
+    """It makes a client first."""
+    args = Namespace(base_url=host.base_url)
+    with pytest.raises(TypeError, match=r"^trigger_batch\(\) got an unexpected .*'foo'"):
+        trigger_batch(args, foo=1)

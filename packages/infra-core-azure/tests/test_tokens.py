@@ -454,6 +454,38 @@ def test_a_synchronous_client_of_the_sdk_takes_an_asynchronous_credential(tmp_pa
     assert credential.asked == 1
 
 
+class _Info:
+    """Has azure-core's newer protocol alone, `SupportsTokenInfo`."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def get_token_info(self, *scopes: str, options: Any = None) -> Any:
+        self.asked.append((scopes, options))
+        return SimpleNamespace(token=f"T{len(self.asked)}", expires_on=clock.time() + 3600)
+
+
+class _AsyncInfo(_Info):
+    async def get_token_info(self, *scopes: str, options: Any = None) -> Any:
+        return super().get_token_info(*scopes, options=options)
+
+
+@pytest.mark.parametrize("kind", [_Info, _AsyncInfo])
+async def test_a_credential_of_the_newer_protocol_gives_tokens(
+    kind: type[_Info], tmp_path: Path
+) -> None:
+    """To the storage client, and to the clients of the SDK, which ask for the other one."""
+    credential = kind()
+    source = TokenSource(credential)
+    assert (await source.get(_SCOPE, tenant_id="t")).token == "T1"
+    assert credential.asked == [((_SCOPE,), {"tenant_id": "t"})]
+    settings = AzureStorageSettings("box", account_name="acc", journal=tmp_path / "j")
+    async with AzureStorageClient.from_settings(settings, "strict", credential=credential) as own:
+        container = await asyncio.to_thread(own.container, create=False)
+        assert container is not None
+        assert container.credential.get_token(_SCOPE).token == "T2"
+
+
 @pytest.mark.parametrize("credential", ["S3CRET", b"S3CRET", {"account_key": "S3CRET"}, object()])
 def test_what_is_no_credential_is_refused_at_once(credential: object) -> None:
     """The SDK takes keys and tokens there; the message says where they belong, and shows none."""

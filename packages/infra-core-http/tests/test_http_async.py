@@ -672,6 +672,17 @@ async def test_retries_are_logged_with_fields_and_without_secrets(
     assert all("hunter2" not in r.getMessage() + str(r.__dict__) for r in records)
 
 
+async def test_a_caller_that_logs_a_failure_itself_can_have_it_logged_once(
+    origin: FaultyOrigin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a poll does, which goes on."""
+    origin.add("/missing", b"", faults=[status(404)] * 2)
+    for logged in (False, True):
+        with pytest.raises(httpx.HTTPStatusError):
+            await request_async("GET", origin.url("/missing"), _log_failure=logged)
+        assert len(caplog.records) == logged
+
+
 async def test_log_records_carry_the_active_span(
     origin: FaultyOrigin, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,24 +26,32 @@ def running_loop() -> "asyncio.AbstractEventLoop | None":
         return None
 
 
-def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
+def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str, *names: str) -> T:
     """Run a coroutine to its end, also for a caller who blocks a running event loop with it.
 
     0.7's synchronous methods could be called anywhere, so callers inside a loop are served by a
     helper thread instead of being refused. When the loop that they block is the background loop
     (a hook of another synchronous call does that), nothing could run on it meanwhile: then the
     coroutine gets a loop of its own, which costs it new connections, but it ends.
+
+    A TypeError for the arguments of what has one of the `names` says that `what` was called.
     """
     from infra_core.runtime import in_background_loop, run_sync
 
-    if running_loop() is None:
-        return run_sync(make(), what=what)
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    try:
+        if running_loop() is None:
+            return run_sync(make(), what=what)
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
 
-    run = asyncio.run if in_background_loop() else partial(run_sync, what=what)
-    with ThreadPoolExecutor(1, thread_name_prefix="infra-core-blocking") as pool:
-        return pool.submit(lambda: run(make())).result()
+        run = asyncio.run if in_background_loop() else partial(run_sync, what=what)
+        with ThreadPoolExecutor(1, thread_name_prefix="infra-core-blocking") as pool:
+            return pool.submit(lambda: run(make())).result()
+    except TypeError as error:
+        called, brackets, problem = str(error).partition("()")
+        if brackets and called.rpartition(".")[2] in names:
+            error.args = (what + problem,)
+        raise
 
 
 def blocking(
@@ -65,7 +73,8 @@ def blocking(
             async_self = getattr(self, owner) if owner else self
             bound: Callable[P, Coroutine[Any, Any, T]] = getattr(async_self, method.__name__)
             what = f"{type(self).__name__}.{twin.__name__}()"
-            return run_blocking(partial(bound, *args, **kwargs), what)
+            # `request`: what many methods hand their keyword arguments on to.
+            return run_blocking(partial(bound, *args, **kwargs), what, method.__name__, "request")
 
         update_wrapper(call, method)
         call.__name__, call.__qualname__ = twin.__name__, twin.__qualname__

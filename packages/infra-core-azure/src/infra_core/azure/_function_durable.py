@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
@@ -36,15 +35,6 @@ _PURGED = (
     "the host does not know the instance; its history may have been purged, or the URL is that of "
     "another app or task hub"
 )
-_polling = ContextVar("polling", default=False)
-
-
-def _is_no_question(_: logging.LogRecord) -> bool:
-    """Whether to log the failure of a request: a poll logs that of its own, in a line."""
-    return not _polling.get()
-
-
-logging.getLogger("infra_core.http_async").addFilter(_is_no_question)
 
 
 class WaitOptions(TypedDict, total=False):
@@ -123,9 +113,10 @@ async def answer_of(request: "Awaitable[httpx.Response]") -> "httpx.Response":
         return error.response
 
 
-async def ask(calls: FunctionCaller, url: str) -> DurableStatus:
+async def ask(calls: FunctionCaller, url: str, **fields: Any) -> DurableStatus:
     """Ask for the state of an instance, once."""
-    return read_status(await answer_of(calls.send("GET", url, options=_ASK_ONCE, cold=COLD)))
+    asked = calls.send("GET", url, options=_ASK_ONCE, cold=COLD, **fields)
+    return read_status(await answer_of(asked))
 
 
 async def wait(
@@ -149,11 +140,7 @@ async def wait(
 
     async def fetch() -> DurableStatus:
         nonlocal seen, missing
-        token = _polling.set(True)
-        try:
-            status = await ask(calls, url)
-        finally:
-            _polling.reset(token)
+        status = await ask(calls, url, _log_failure=False)  # the poll does, in a line
         seen, missing = True, 0
         return status
 

@@ -1,6 +1,7 @@
 """What durable functions and entities are asked for: methods of the client of an app."""
 
 import json as json_module
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -32,6 +33,7 @@ class DurableManagement:
     """
 
     _calls: FunctionCaller
+    request: "Callable[..., Awaitable[httpx.Response]]"
 
     async def start(
         self,
@@ -57,7 +59,7 @@ class DurableManagement:
         Raises:
             OrchestrationError: The answer is not one of a durable function's starter.
         """
-        response = await answer_of(self._calls.send(method, path, json=json, **kwargs))
+        response = await answer_of(self.request(method, path, json=json, **kwargs))
         what = f"{method} {sanitize_url(self._calls.url(path))}"
         return read_start(response, what=what, accept_result=accept_result)
 

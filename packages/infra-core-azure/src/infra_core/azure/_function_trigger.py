@@ -236,7 +236,7 @@ def trigger_batch(
         async with client:
             return await trigger_batch_async(client, args, **kwargs)
 
-    return run_blocking(run, "trigger_batch()")
+    return run_blocking(run, "trigger_batch()", "trigger_batch_async")
 
 
 def write_summary(

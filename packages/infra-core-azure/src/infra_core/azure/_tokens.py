@@ -31,6 +31,7 @@ __all__ = [
     "TokenTimeoutError",
     "credential_problem",
     "default_credential",
+    "gives_tokens",
     "is_async",
 ]
 
@@ -98,7 +99,21 @@ def default_credential() -> Any:
 
 def is_async(credential: Any) -> bool:
     """Whether a credential is asked from an event loop."""
-    return inspect.iscoroutinefunction(getattr(credential, "get_token", None))
+    return inspect.iscoroutinefunction(
+        getattr(credential, "get_token", getattr(credential, "get_token_info", None))
+    )
+
+
+def gives_tokens(credential: Any) -> bool:
+    """Whether this is a credential by one of azure-core's two protocols."""
+    return hasattr(credential, "get_token") or hasattr(credential, "get_token_info")
+
+
+def _ask(credential: Any, wanted: "_Wanted") -> Any:
+    """What a credential answers, or the coroutine of it."""
+    if hasattr(credential, "get_token"):
+        return credential.get_token(*wanted.scopes, **dict(wanted.options))
+    return credential.get_token_info(*wanted.scopes, options=dict(wanted.options))
 
 
 class _Wanted(NamedTuple):
@@ -237,7 +252,7 @@ class TokenSource:
     def _fetch(self, wanted: _Wanted, future: "concurrent.futures.Future[AccessToken]") -> None:
         try:
             credential = self.prepare()
-            token = credential.get_token(*wanted.scopes, **dict(wanted.options))
+            token = _ask(credential, wanted)
             future.set_result(self._keep(wanted, token))
         except BaseException as error:  # noqa: BLE001 - raised where the token is waited for
             self._failed(wanted, error)
@@ -247,7 +262,7 @@ class TokenSource:
         self, wanted: _Wanted, future: "concurrent.futures.Future[AccessToken]"
     ) -> None:
         try:
-            token = await self._given.get_token(*wanted.scopes, **dict(wanted.options))
+            token = await _ask(self._given, wanted)
             future.set_result(self._keep(wanted, token))
         except BaseException as error:
             self._failed(wanted, error)
@@ -286,7 +301,8 @@ class TokenSource:
         if not (token.token and token.token.isascii() and token.token.isprintable()):
             raise ClientAuthenticationError(
                 f"the Azure credential returned {type_name(given)} without a token of text or its "
-                "end in seconds; its get_token must return AccessToken(token, expires_on)"
+                "end in seconds; its get_token must return AccessToken(token, expires_on), its "
+                "get_token_info AccessTokenInfo(token, expires_on)"
             )
         with self._lock:
             self._held[wanted] = token

@@ -170,6 +170,7 @@ async def request_async(
     deadline: float | None = None,
     max_bytes: int | None = None,
     on_retry: OnRetry | None = None,
+    _log_failure: bool = True,
 ) -> httpx.Response:
     """Send a request, retry what may be retried, and return a success, read to its end.
 

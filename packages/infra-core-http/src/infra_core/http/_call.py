@@ -70,6 +70,7 @@ class BaseCall:
         deadline: float | None = None,
         max_bytes: int | None = None,
         on_retry: OnRetry | None = None,
+        _log_failure: bool = True,
     ) -> None:
         self.method = check_method(method)
         self.url = url
@@ -95,6 +96,7 @@ class BaseCall:
         self.deadline = deadline
         self.max_bytes = max_bytes
         self.on_retry = on_retry
+        self._log_failure = _log_failure
         self.attempts = 1
 
     @property
@@ -171,8 +173,8 @@ class BaseCall:
     def note_failure(self, error: Exception) -> None:
         """Log, once, that the call failed permanently, as 0.7 did; note the URL on the error."""
         add_note(error, f"while requesting {self.safe_url}")
-        if isinstance(error, (ValueError, httpx.InvalidURL)):
-            return  # an argument that cannot be sent; nothing was
+        if not self._log_failure or isinstance(error, (ValueError, httpx.InvalidURL)):
+            return  # the caller logs it, or nothing was sent: an argument cannot be
         fields = {**self._log_fields(error), "attempts": self.attempts}
         self.logger.error("Fetch failed", extra=fields, exc_info=error)
 

@@ -10,6 +10,7 @@ from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 
 from .._blocking import blocking
 from .._checks import type_name
+from .._tokens import gives_tokens
 from ..exceptions import ConfigurationError
 from ._blobs import BlobContent, BlobInfo, get_properties, read_blob
 from ._config import _AzureStorageConfig, missing_settings
@@ -70,10 +71,10 @@ class FileClient(_Base):
         log: logging.Logger | None = None,
         credential: Any = None,
     ) -> None:
-        if credential is not None and not hasattr(credential, "get_token"):
+        if credential is not None and not gives_tokens(credential):
             raise TypeError(
-                f"credential is {type_name(credential)} without get_token: pass an Azure "
-                "credential; a key belongs in connection_string, a SAS token in sas_token"
+                f"credential is {type_name(credential)} without get_token or get_token_info: pass "
+                "an Azure credential; a key belongs in connection_string, a SAS token in sas_token"
             )
         self._config = config
         self._settings = settings

@@ -89,7 +89,8 @@ class SdkClients:
         config, options = self._config, self._config.options
         own, given = None, self._given
         if config.uses_credential and (
-            given is None or (is_async(given) and make_credential is SdkCredential)
+            not hasattr(given, "get_token")
+            or (is_async(given) and make_credential is SdkCredential)
         ):
             own = make_credential(TokenSource(given))
         credential = config.sas_token or own or given
