@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from infra_core.runtime import clock
+from infra_core.runtime import clock, in_thread
 from infra_core.runtime.testing import FastTime, fast_time
 
 
@@ -164,6 +164,21 @@ async def test_a_task_that_sleeps_again_is_put_in_its_place() -> None:
         task.cancel()
         await asyncio.wait([task])
     assert ticks == 10
+
+
+async def test_no_time_passes_while_a_thread_is_at_work() -> None:
+    """As in real life, a long wait does not end before a short look at a file."""
+    gate = threading.Event()
+    with fast_time():
+        work = asyncio.ensure_future(in_thread(gate.wait))
+        await asyncio.sleep(0)
+        sleeper = asyncio.ensure_future(clock.sleep_async(3600))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not sleeper.done()
+        gate.set()
+        await work
+        await sleeper
 
 
 async def test_a_cancelled_sleep_lets_no_time_pass() -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def test_every_exported_name_is_there(name: str) -> None:
     """And dir() knows it."""
     assert getattr(runtime, name) is not None
     assert name in dir(runtime)
+
+
+@pytest.mark.parametrize("name", ["RetryDetails", "RetryPolicy", "RuntimeStats", "TaskOutcome"])
+def test_what_is_handed_out_cannot_be_changed(name: str) -> None:
+    """Each of several callbacks gets the same object."""
+    kind = getattr(runtime, name)
+    with pytest.raises(FrozenInstanceError):
+        setattr(object.__new__(kind), fields(kind)[0].name, None)
 
 
 @pytest.mark.parametrize("name", ["clock", "testing", "lazy"])

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given, strategies as st
 
-from infra_core.runtime import parse_retry_after
+from infra_core.runtime import clock, parse_retry_after
+from infra_core.runtime.testing import fast_time
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -55,3 +56,12 @@ def test_every_http_date_gives_the_seconds_until_then(offset: int) -> None:
     """A date in the past gives zero, a date to come the difference."""
     text = email.utils.format_datetime(NOW + timedelta(seconds=offset), usegmt=True)
     assert parse_retry_after({"retry-after": text}, now=NOW.timestamp()) == max(0, offset)
+
+
+def test_a_date_is_compared_with_the_clock_where_no_time_is_given() -> None:
+    """The usual call: a header that names the next hour asks for what is left until then."""
+    with fast_time():
+        moment = clock.utc_now() + timedelta(hours=1)
+        headers = {"retry-after": email.utils.format_datetime(moment, usegmt=True)}
+        seconds = parse_retry_after(headers)
+    assert seconds == pytest.approx(3600, abs=1)  # the header has no fractions

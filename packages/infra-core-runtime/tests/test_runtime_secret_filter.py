@@ -1,6 +1,7 @@
 """A logging filter through which no secret passes."""
 
 import dataclasses
+import enum
 import io
 import logging
 import unicodedata
@@ -135,6 +136,12 @@ class Lazy:
         return "https://h/?sig=S3CR3T"
 
 
+class Endpoint(str, enum.Enum):
+    """Text that has a name as well."""
+
+    TOKENS = "https://h/tokens"
+
+
 class Broken:
     """An object that cannot be shown."""
 
@@ -194,6 +201,8 @@ def filtered(**extra: object) -> dict[str, Any]:
         (chained(), "harmless"),
         (True, True),
         (2.5, 2.5),
+        # one sees that there is none
+        ({"token": None, "password": False}, {"token": None, "password": False}),
     ],
 )
 def test_an_extra_field_of_any_type_is_redacted(value: object, expected: object) -> None:
@@ -312,6 +321,7 @@ def test_printable_text_is_for_people() -> None:
     assert printable("a\tb\nc") == r"a\tb\nc"
     assert printable("a\tb\nc\r", keep_lines=True) == "a\tb\nc" + r"\r"
     assert printable(None) == "None"
+    assert printable(Endpoint.TOKENS) == "https://h/tokens"
     assert printable(Broken()) == "<Broken>"
 
 

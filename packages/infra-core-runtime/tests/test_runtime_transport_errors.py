@@ -120,6 +120,9 @@ TLS = ssl.SSLCertVerificationError(1, "certificate verify failed")
         httpx.ConnectError("[Errno -2] Name or service not known"),
         httpx.ConnectError("[Errno 11001] getaddrinfo failed"),
         caused(httpx.ConnectError("x"), TLS),
+        # in whatever words the system or the TLS library puts it
+        caused(httpx.ConnectError("x"), socket.gaierror(socket.EAI_NONAME, "unbekannter Host")),
+        caused(httpx.ConnectError("x"), ssl.SSLError(1, "[SSL] unsupported protocol")),
         httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"),
         httpx.InvalidURL("no host"),
         httpx.UnsupportedProtocol("ftp"),
@@ -128,8 +131,8 @@ TLS = ssl.SSLCertVerificationError(1, "certificate verify failed")
 )
 def test_httpx_failures_that_would_fail_alike_are_not_retried(error: Exception) -> None:
     """DNS, TLS, malformed URLs and redirect loops, however deep the cause."""
-    assert not http(error, never)
-    assert is_permanent_transport_error(error)
+    assert http(error, never) is False
+    assert is_permanent_transport_error(error) is True
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ BUSY = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 )
 def test_a_name_server_that_cannot_answer_now_is_asked_again(error: Exception) -> None:
     """Unlike one that knows no such name."""
-    assert not is_permanent_transport_error(error)
+    assert is_permanent_transport_error(error) is False
 
 
 def test_a_tls_stream_that_the_peer_dropped_is_a_lost_connection() -> None:

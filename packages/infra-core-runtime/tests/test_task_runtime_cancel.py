@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -732,6 +733,18 @@ async def test_drain_ends_a_run_that_waits_for_its_source() -> None:
         await run
 
 
+@orderly
+async def test_a_drained_run_names_what_was_left_behind(stubborn: Stubborn) -> None:
+    """A task that ran out of time and ignored its cancellation is on the error of the drain too."""
+    subject = runtime(1, task_timeout=0.01, cancel_grace=0.01)
+    first: Task = "mule", stubborn
+    other: Task = "b", succeed
+    with pytest.raises(RuntimeDrainedError) as caught:
+        await subject.run(chain([first], repeat(other)), on_timeout=lambda task_id: subject.stop())
+    assert caught.value.unresponsive == ("mule",)
+    await stubborn.let_go()
+
+
 def test_a_runtime_is_reused_across_event_loops() -> None:
     """The same runtime serves one loop after another, also with a cancel event."""
     subject = TaskRuntime(config=RuntimeConfig(concurrency=2), cancel_event=asyncio.Event())
@@ -867,7 +880,7 @@ def test_an_eager_task_factory_is_no_obstacle() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
-@pytest.mark.parametrize("how", ["event", "cancel", "stop"])
+@pytest.mark.parametrize("how", ["event", "source", "cancel", "stop"])
 def test_the_first_step_of_an_eager_task_ends_the_run(how: str) -> None:
     """It is taken before the run has its task in hand, or the runtime its run."""
     event = asyncio.Event()
@@ -886,13 +899,19 @@ def test_the_first_step_of_an_eager_task_ends_the_run(how: str) -> None:
                 subject.cancel()
                 await forever()
 
+        def source() -> Iterator[Task]:
+            for number in range(3):
+                if how == "source":
+                    subject.cancel()
+                yield str(number), partial(task, number)
+
         if how == "event":
             event.set()
-        await subject.run([(str(number), partial(task, number)) for number in range(3)])
+        await subject.run(source())
 
     with pytest.raises(RuntimeCancellationError):
         asyncio.run(asyncio.wait_for(main(), 30))
-    assert begun == ([] if how == "event" else [0])
+    assert begun == ([] if how in ("event", "source") else [0])
 
 
 @orderly

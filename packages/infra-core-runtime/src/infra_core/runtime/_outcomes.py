@@ -138,7 +138,7 @@ class RuntimeStats:
         return self.succeeded + self.failed + self.timed_out + self.cancelled
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class StatsRecorder:
     """The counters behind `RuntimeStats`; those of several runs add up exactly."""
 
