@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -109,6 +110,13 @@ def test_result_is_made_as_in_0_7() -> None:
         Path("a"), "sha256:00", "image/png", True,
     )  # fmt: skip
     assert DownloadResult(Path("a")).checksum is None
+
+
+@pytest.mark.parametrize("kind", [DownloadItem, DownloadOutcome, DownloadResult])
+def test_what_is_handed_out_cannot_be_changed(kind: type) -> None:
+    """Callbacks and the caller get the same object."""
+    with pytest.raises(FrozenInstanceError):
+        setattr(object.__new__(kind), fields(kind)[0].name, None)
 
 
 def test_mime_falls_back_to_the_header(origin: FaultyOrigin, tmp_path: Path) -> None:

@@ -94,6 +94,26 @@ async def test_one_that_lingers_waits_for_a_quarter_of_a_batch(
     assert gate.begun[1:] == [[4]]
 
 
+async def test_who_lingers_next_has_all_of_the_time(
+    orderly_loop: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that was complete early leaves no timer behind that would cut the next wait short."""
+    now = asyncio.get_running_loop().time()
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+        batcher = ThreadBatcher(opened(gate), size=8, workers=1, linger=3600.0)
+        early = asyncio.ensure_future(batcher(0))
+        await settled()
+        await asyncio.gather(early, batcher(1))
+        now += 3000
+        late = asyncio.ensure_future(batcher(2))
+        await settled()
+        now += 1000
+        await settled()
+    await asyncio.wait_for(asyncio.gather(late, batcher(3)), 30)
+    assert gate.begun == [[0, 1], [2, 3]]
+
+
 async def test_a_timer_may_be_of_another_class(
     orderly_loop: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

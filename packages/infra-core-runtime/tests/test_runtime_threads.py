@@ -103,6 +103,7 @@ async def test_no_more_threads_than_allowed() -> None:
     await asyncio.gather(*calls)
     assert sorted(order) == list(range(8))
     assert len(threads) == 2
+    assert all(name.startswith("bounded-") for name in threads)  # as logs and debuggers show them
 
 
 async def test_a_pool_that_is_closed_keeps_no_threads() -> None:

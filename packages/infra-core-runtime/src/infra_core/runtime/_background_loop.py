@@ -90,9 +90,6 @@ class _Threads(concurrent.futures.ThreadPoolExecutor):
     ended, when synchronous facades may still be called.
     """
 
-    def __init__(self) -> None:
-        super().__init__(1)
-
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> "concurrent.futures.Future[Any]":

@@ -21,7 +21,7 @@ T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Job:
     """A piece of work, and how far it is."""
 
