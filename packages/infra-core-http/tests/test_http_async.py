@@ -5,7 +5,8 @@ import gzip
 import logging
 import socket
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -39,6 +40,9 @@ from infra_core.http.testing import (
     truncate,
 )
 from infra_core.runtime.testing import fast_time
+
+# The fast way, that of plain httpx, and a client that is not ours.
+CLIENTS = [AsyncHttpClient, partial(AsyncHttpClient, http2=True), httpx.AsyncClient]
 
 
 @pytest.fixture
@@ -96,6 +100,48 @@ async def test_a_body_that_is_not_what_it_says_is_a_decoding_error(origin: Fault
     with pytest.raises(httpx.DecodingError):
         await fetch_async(origin.url("/z"), max_retries=1, backoff=0.001)
     assert origin.count("/z") == 2
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_an_encoded_body_that_is_cut_is_an_error_in_every_way(
+    origin: FaultyOrigin, kind: Callable[[], Any]
+) -> None:
+    """Though all bytes that were announced have come. Streams too."""
+    origin.add("/z", gzip.compress(b"whole text")[:-9], headers={"Content-Encoding": "gzip"})
+    url = origin.url("/z")
+    async with kind() as client:
+        for max_bytes in (None, 1000):
+            with pytest.raises(httpx.DecodingError, match="end too early"):
+                await fetch_async(url, client=client, max_retries=0, max_bytes=max_bytes)
+        reads: list[Callable[[httpx.Response], Awaitable[object]]] = [
+            lambda answer: answer.aread(),
+            lambda answer: anext(answer.aiter_bytes(1000)),
+            lambda answer: anext(answer.aiter_text(1000)),
+        ]
+        for read in reads:
+            async with stream_async("GET", url, client=client) as response:
+                with pytest.raises(httpx.DecodingError, match="end too early"):
+                    await read(response)
+
+
+@pytest.mark.parametrize("default", ["cp1251", lambda body: "cp1251"])
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_the_encoding_that_a_client_was_given_counts_in_every_way(
+    origin: FaultyOrigin, kind: Callable[..., Any], default: object
+) -> None:
+    """Where the answer names none; for what was streamed and for the answers before as well."""
+    text = "\u0434\u0430"
+    body = text.encode("cp1251")
+    origin.add("/p", body, content_type="text/plain")
+    moved = {"Location": "/p"}
+    origin.add("/moved", body, content_type="text/plain", status=302, headers=moved)
+    url = origin.url("/moved")
+    async with kind(default_encoding=default, follow_redirects=True) as client:
+        assert await fetch_async(url, client=client) == text
+        response = await request_async("GET", url, client=client)
+        assert [each.text for each in (*response.history, response)] == [text, text]
+        async with stream_async("GET", url, client=client) as response:
+            assert [piece async for piece in response.aiter_text()] == [text]
 
 
 async def test_request_returns_a_response_of_httpx(origin: FaultyOrigin) -> None:

@@ -171,6 +171,21 @@ async def test_methods_patched_by_hand_are_called(
     assert await fetch_async(URL) == name
 
 
+async def test_streams_do_not_pass_through_what_reads_whole_answers(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patched `AsyncClient.request` would hold a large file in memory."""
+
+    async def answer(self: object, *args: object, **kwargs: object) -> httpx.Response:
+        return httpx.Response(200, text="whole", request=httpx.Request("GET", URL))
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", answer)
+    async with stream_async("GET", origin.url("/page")) as response:
+        assert await response.aread() == b"real"
+    async with open_stream("GET", origin.url("/page")) as streamed:
+        assert b"".join([chunk async for chunk in streamed.aiter_raw()]) == b"real"
+
+
 async def test_a_replaced_client_class_is_used_and_given_up_again(origin: FaultyOrigin) -> None:
     """As `mock.patch("httpx.AsyncClient")` leaves it, the shared client included."""
     response = httpx.Response(200, text="mocked", request=httpx.Request("GET", URL))

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from infra_core.runtime import _background_loop, in_background_loop, run_sync
+from infra_core.runtime._threads import file_threads
 
 
 def script(code: str, *, code_expected: int = 0, interrupt: bool = False) -> str:
@@ -156,7 +157,8 @@ def test_context_variables_of_the_caller_are_seen() -> None:
     assert name.get() == "caller"
 
 
-def test_a_timeout_cancels_and_waits_for_the_cleanup() -> None:
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_a_timeout_cancels_and_waits_for_the_cleanup(thread: str) -> None:
     """The error names the call and the seconds; nothing of it runs on."""
     begun: list[str] = []
     cleaned: list[str] = []
@@ -169,8 +171,11 @@ def test_a_timeout_cancels_and_waits_for_the_cleanup() -> None:
             await asyncio.sleep(0)
             cleaned.append("yes")
 
-    with pytest.raises(TimeoutError, match=r"poll\(\) was not done within 0\.01 s and was ca\w+: "):
+    def call() -> None:
         run_sync(hang(), timeout=0.01, what="poll()")
+
+    with pytest.raises(TimeoutError, match=r"poll\(\) was not done within 0\.01 s and was ca\w+: "):
+        call() if thread == "main" else file_threads.submit(call).result(30)
     assert cleaned == begun
 
 
@@ -332,9 +337,11 @@ def test_a_forked_child_gets_a_loop_of_its_own() -> None:
 
 
 @pytest.mark.posix
-def test_a_forked_child_ends_cleanly_and_leaves_the_parents_callbacks_alone() -> None:
-    """Each process closes what it opened, at its own exit."""
+@pytest.mark.parametrize("used", ["early", "late"])
+def test_a_forked_child_ends_cleanly_and_leaves_the_parents_callbacks_alone(used: str) -> None:
+    """Each process closes what it opened, at its own exit; the loop may begin after the fork."""
     output = script(
+        f"        used = {used!r}"
         """
         import os, sys, warnings
         from infra_core.runtime import on_background_close, run_sync
@@ -348,7 +355,8 @@ def test_a_forked_child_ends_cleanly_and_leaves_the_parents_callbacks_alone() ->
             on_background_close(closed)
 
         register("parent")
-        run_sync(work())
+        if used == "early":
+            run_sync(work())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
@@ -358,6 +366,7 @@ def test_a_forked_child_ends_cleanly_and_leaves_the_parents_callbacks_alone() ->
             sys.exit(3)
         status = os.waitpid(child, 0)[1]
         print("child ended", os.waitstatus_to_exitcode(status), flush=True)
+        run_sync(work())
         """
     )
     assert output.split("\n") == ["closed child", "child ended 3", "closed parent", ""]

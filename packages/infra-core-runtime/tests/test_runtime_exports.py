@@ -133,8 +133,9 @@ def test_a_stub_in_a_zip_file_is_read(stubbed: Path, monkeypatch: pytest.MonkeyP
 def test_nothing_is_printed_where_no_logging_is_set_up() -> None:
     """Warnings of a library belong to the application; logging would print them to stderr."""
     script = (
-        "import logging\nfrom infra_core.runtime import RetryPolicy\n"
-        "logging.getLogger('infra_core.http').warning('x')"
+        "import logging\nfrom infra_core.runtime import RetryPolicy, retry_sync, sanitize_url\n"
+        "logging.getLogger('infra_core.http').warning('x')\n"
+        "print(logging.getLogger('infra_core').handlers)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -143,3 +144,4 @@ def test_nothing_is_printed_where_no_logging_is_set_up() -> None:
         check=True,
     )
     assert done.stderr == ""
+    assert done.stdout.count("NullHandler") == 1
