@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -280,20 +282,37 @@ class TestMode:
         assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
         assert names(tmp_path) == ["a", "plain"]
 
-    def test_without_proc_an_empty_file_shows_the_bits(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("stood", [False, True])
+    @pytest.mark.parametrize("stands", [False, True])
+    def test_the_file_that_is_replaced_in_the_end_gives_the_bits(
+        self, tmp_path: Path, stood: bool, stands: bool
     ) -> None:
-        """On other systems than Linux, or where a folder has a default ACL."""
-        from infra_core.fs import _replace
-
-        monkeypatch.setattr(_replace, "_umask", lambda: None)
+        """What stood there may go, and another come, while the new one is written."""
+        path = tmp_path / "a"
+        if stood:
+            path.touch(0o600)
         before = os.umask(0o027)
         try:
-            path = fs.write_bytes_atomic(tmp_path / "a", b"1")
+            with fs.AtomicFile(path) as file:
+                file.write(b"1")
+                bits = stat.S_IMODE(file.temp_path.stat().st_mode)
+                path.unlink(missing_ok=True)
+                if stands:
+                    path.touch()
+                    path.chmod(0o604)
         finally:
             os.umask(before)
-        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert bits == (0o600 if stood else 0o640)
+        assert stat.S_IMODE(path.stat().st_mode) == (0o604 if stands else 0o640)
         assert names(tmp_path) == ["a"]
+
+    def test_a_part_that_is_left_is_its_owners_alone(self, tmp_path: Path) -> None:
+        """Whatever a new file would get: it may be continued by another program."""
+        file = fs.AtomicFile(tmp_path / "a")
+        file.write(b"1")
+        file.leave_as(tmp_path / "part")
+        assert stat.S_IMODE((tmp_path / "part").stat().st_mode) == 0o600
+        assert (tmp_path / "part").read_bytes() == b"1"
 
     def test_a_replaced_file_keeps_its_bits(self, tmp_path: Path) -> None:
         """What was private stays private, what was executable stays so."""
@@ -467,7 +486,7 @@ class TestAbort:
         target.write_bytes(b"old")
         file = fs.AtomicFile(target)
         full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, file._file.fileno())  # type: ignore[union-attr]
+        os.dup2(full, file.fileno())
         os.close(full)
         words = r"the file \(No space left on device\); .*; free some space"
         with pytest.raises(OSError, match=words) as caught, file:
@@ -481,6 +500,32 @@ class TestAbort:
         assert caught.value.errno == errno.ENOSPC
         assert names(tmp_path) == ["a"]
         assert target.read_bytes() == b"old"
+
+    @pytest.mark.parametrize("sizes", [[1], [10, 20_000, 3], [8192, 8191, 8193]])
+    def test_what_a_system_takes_in_parts_is_written_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+    ) -> None:
+        """It may take less than it is given, or nothing for a moment; memory may be used again."""
+        real_write, calls = os.write, itertools.count()
+
+        def write(descriptor: int, data: bytes | memoryview) -> int:
+            if next(calls) == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real_write(descriptor, memoryview(data)[: len(data) // 2 + 1])
+
+        monkeypatch.setattr(os, "write", write)
+        wanted = b""
+        with fs.AtomicFile(tmp_path / "a", algorithms=["sha256"]) as file:
+            for number, size in enumerate(sizes):
+                memory = bytearray([number] * size)
+                wanted += memory
+                with suppress(fs.FileWriteError):
+                    file.write(memoryview(memory))
+                memory[:] = bytes(size)
+            with suppress(fs.FileWriteError):
+                file.flush()
+        assert (tmp_path / "a").read_bytes() == wanted
+        assert file.hexdigest() == hashlib.sha256(wanted).hexdigest()
 
     def test_a_file_in_the_way_of_a_folder_is_named(self, tmp_path: Path) -> None:
         """A path through a file cannot be made."""

@@ -109,7 +109,7 @@ def test_an_interrupt_while_flushing_leaves_nothing(
 
     files = opened(tmp_path, *(str(number) for number in range(200)))
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(_together, "_FAST", 0.0)  # help is worth it
+    monkeypatch.setattr(_together, "_PATIENCE", 0.0)  # help is worth it
     with pytest.raises(KeyboardInterrupt):
         fs.commit_together(files)
     assert contents(tmp_path) == {}
@@ -135,7 +135,7 @@ def test_no_file_takes_its_name_while_a_helper_flushes(
 
     files = opened(tmp_path, *"abcdef")
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(_together, "_FAST", 0.0)  # help is worth it
+    monkeypatch.setattr(_together, "_PATIENCE", 0.0)  # help is worth it
     commit = threading.Thread(target=lambda: fs.commit_together(files, before=named.append))
     commit.start()
     assert helping.wait(60)
@@ -157,7 +157,7 @@ def test_a_file_that_cannot_be_flushed_fails_alone(
     """Its error is that of a commit of its own; the old file stands, nothing else is left."""
     (tmp_path / "b").write_text("old")
     files = opened(tmp_path, "a", "b", "c")
-    refused = files[1]._open_file().fileno()
+    refused = files[1].fileno()
     real_fsync = os.fsync
 
     def fsync(descriptor: int) -> None:

@@ -183,7 +183,7 @@ def test_too_many_open_files_are_waited_for(
 
     def full(self: AtomicFile, path: Path, **options: Any) -> None:
         if next(failures, False):
-            self._file, self._owner = None, 0
+            self._descriptor, self._owner = None, 0
             raise FileWriteError(number, os.strerror(number), str(path))
         real(self, path, **options)
 
@@ -537,3 +537,27 @@ async def test_what_a_commit_hook_raises_is_raised_by_its_downloads(
         )
     assert origin.count(path) == 1
     assert (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("path", ["/f", "/large"])
+async def test_what_looks_at_a_path_before_a_commit_may_prevent_it(
+    origin: FaultyOrigin, tmp_path: Path, path: str
+) -> None:
+    """In the committing thread, with the bytes here; not retried, and the old file stands."""
+    seen: list[Path] = []
+
+    def check(path: Path) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        seen.append(path)
+        if path.name == "b":
+            raise ConnectionResetError("somebody has changed the folder")
+
+    (tmp_path / "b").write_text("old")
+    client, group = AssetDownloadClient(), CommitGroup(check=check)
+    await client.download(origin.url(path), tmp_path / "a", group=group)
+    with pytest.raises(ConnectionResetError, match="somebody"):
+        await client.download(origin.url(path), tmp_path / "b", skip_if_exists=False, group=group)
+    assert seen == [tmp_path / "a", tmp_path / "b"]
+    assert origin.count(path) == 2
+    assert (tmp_path / "b").read_text() == "old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b"]

@@ -3,16 +3,15 @@
 import contextlib
 import errno
 import os
-import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._checksum import canonical_algorithm, new_hasher
 from ._errors import AtomicFileClosed, ChecksumAlgorithmError, no_path, write_error
 from ._names import temp_name
 from ._paths import ensure_parent
-from ._replace import check_target, default_mode, fsync_directory, replace_file
+from ._replace import bits_of, bits_of_new_file, check_target, fsync_directory, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,11 +19,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+T = TypeVar("T")
+
 __all__ = ["AtomicFile"]
 
 _BUFFER: Final = 1 << 13  # bytes; small writes are gathered, larger ones pass straight through
 _WRITE_BEHIND: Final = 1 << 23  # bytes; the disk works while the rest of a large file comes
 _OWNER_ONLY: Final = 0o600
+_AS_ANY: Final = 0o666  # less what the umask takes
 _ALL_BITS: Final = 0o777  # a mode that was written in decimal, such as 644, is above
 _CREATE_FLAGS: Final = (
     os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -35,10 +37,11 @@ _CREATE_FLAGS: Final = (
 class AtomicFile:
     """A file that appears under its name whole, or not at all.
 
-    Bytes go to a temporary file of a unique name in the same folder, readable by its owner
-    alone, and are hashed on the way. `commit()` flushes them to the disk (`fsync`), moves the
-    file into place with `os.replace` and flushes the folder. A reader sees the old file or the
-    new one, never a mixture; concurrent writers each commit a whole file, the last one stays.
+    Bytes go to a temporary file of a unique name in the same folder and are hashed on the way; it
+    is readable by its owner alone, or as any new file where the final one is new and has no `mode`.
+    `commit()` flushes the bytes to the disk (`fsync`), moves the file into place with `os.replace`
+    and flushes the folder. A reader sees the old file or the new one, never a mixture; concurrent
+    writers each commit a whole file, the last one stays.
 
     As a context manager it commits on a clean exit and aborts on any exception, cancellation and
     `KeyboardInterrupt` included. A symbolic link at `path` is replaced, not followed.
@@ -86,7 +89,7 @@ class AtomicFile:
         mode: int | None = None,
         durable: bool = True,
     ) -> None:
-        self._file: BinaryIO | None = None
+        self._descriptor: int | None = None
         if mode is not None and not (isinstance(mode, int) and 0 <= mode <= _ALL_BITS):
             shown = oct(mode) if isinstance(mode, int) else repr(mode)
             raise ValueError(f"mode={shown} is not a file mode; write it in octal: mode=0o644")
@@ -96,6 +99,8 @@ class AtomicFile:
             )
         self.path = path if isinstance(path, Path) else Path(path)
         self.size = 0
+        self._held: list[bytes] = []  # small writes, to go to the system together
+        self._held_size = 0
         self._begun = 0  # bytes that the kernel was asked to write
         self._mode = mode
         self._durable = durable
@@ -106,14 +111,15 @@ class AtomicFile:
             self.temp_path = self._target.parent / temp_name(self.path.name)
             if not self.path.name:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            check_target(self._target)
+            self._replaces = check_target(self._target)
+            # One that is to have other bits gets them when it is whole.
+            bits = _AS_ANY if mode is None and not self._replaces else _OWNER_ONLY
             self._owner = os.getpid()
             try:
-                descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
+                self._descriptor = os.open(self.temp_path, _CREATE_FLAGS, bits)
             except OSError:  # most folders exist; the others cost a second try
                 ensure_parent(self._target)
-                descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
-            self._file = os.fdopen(descriptor, "wb", buffering=_BUFFER)
+                self._descriptor = os.open(self.temp_path, _CREATE_FLAGS, bits)
         except OSError as error:
             raise write_error(error, self.path) from error
         except ValueError as error:  # of the system's path encoding
@@ -129,22 +135,25 @@ class AtomicFile:
             FileWriteError: The disk refuses; call `abort()` or leave the `with` block.
             TypeError: These are not bytes.
         """
-        file = self._open_file()
-        try:
-            count = file.write(data)
-        except TypeError as error:
-            raise TypeError(
-                f"{self.path} is written in bytes, not {type(data).__name__}; encode text, and "
-                "give a stream as an iterable of bytes"
-            ) from error
-        except OSError as error:
-            raise write_error(error, self.path) from error
+        self._open()
+        if not isinstance(data, bytes):  # the caller may change it before it is written
+            try:
+                data = bytes(memoryview(data))
+            except TypeError as error:
+                raise TypeError(
+                    f"{self.path} is written in bytes, not {type(data).__name__}; encode text, and "
+                    "give a stream as an iterable of bytes"
+                ) from error
         for hasher in self._hashers.values():
             hasher.update(data)
-        self.size += count
+        self._held.append(data)
+        self._held_size += len(data)
+        self.size += len(data)
+        if self._held_size >= _BUFFER:
+            self.flush()
         if self._durable and self.size - self._begun >= _WRITE_BEHIND:
             self._start_writing()
-        return count
+        return len(data)
 
     def flush(self) -> None:
         """Hand all bytes so far to the system, so that `temp_path` can be read; no `fsync`.
@@ -152,21 +161,21 @@ class AtomicFile:
         Raises:
             FileWriteError: The disk refuses.
         """
-        file = self._open_file()
         try:
-            file.flush()
+            self._write_out()
         except OSError as error:
             raise write_error(error, self.path) from error
 
     def truncate(self) -> None:
         """Drop all bytes and hashes so far, to start over from zero."""
-        file = self._open_file()
+        descriptor = self._open()
         try:
-            file.seek(0)
-            file.truncate()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.ftruncate(descriptor, 0)
         except OSError as error:
             raise write_error(error, self.path) from error
-        self.size = self._begun = 0
+        self._held = []
+        self.size = self._begun = self._held_size = 0
         self._hashers = {name: new_hasher(name) for name in self._hashers}
 
     def hexdigest(self, algorithm: str = "sha256") -> str:
@@ -191,7 +200,7 @@ class AtomicFile:
     @property
     def closed(self) -> bool:
         """Whether the file has been committed or aborted."""
-        return self._file is None
+        return self._descriptor is None
 
     def commit(self) -> Path:
         """Flush the bytes to the disk and move the file into its place.
@@ -203,7 +212,7 @@ class AtomicFile:
             FileWriteError: It failed; the temporary file is gone and the old file stands.
             AtomicFileClosed: It has been committed or aborted before.
         """
-        self._hand_to_kernel({})
+        self._hand_to_kernel()
         self._flush_to_disk()
         self._take_name()
         if self._durable:
@@ -212,27 +221,28 @@ class AtomicFile:
 
     def abort(self) -> None:
         """Remove the temporary file; does nothing after a commit or another abort."""
-        file, self._file = self._file, None
-        if self._owner != os.getpid():  # a forked child must not remove its parent's work
-            return
-        self._owner = 0
+        descriptor, self._descriptor = self._descriptor, None
         try:
-            if file is not None:  # first: Windows removes no open file
-                with contextlib.suppress(OSError):  # a full disk refuses the last buffer as well
-                    file.close()
+            if descriptor is not None:  # first: Windows removes no open file
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
         finally:
-            with contextlib.suppress(OSError):
-                self.temp_path.unlink()
+            if self._owner == os.getpid():  # a forked child must not remove its parent's work
+                self._owner = 0
+                with contextlib.suppress(OSError):
+                    self.temp_path.unlink()
 
     def leave_as(self, path: "Path | str") -> None:
         """Close the file and leave its bytes under another name, to be continued at another time.
 
-        Nothing is flushed to the disk, and the file keeps its owner's permissions alone.
+        Nothing is flushed to the disk, and only its owner may read the file.
 
         Raises:
             FileWriteError: It failed, and the temporary file is gone.
             AtomicFileClosed: It has been committed or aborted before.
         """
+        self._or_abort(self._write_out)
+        self._or_abort(self._set_bits, _OWNER_ONLY)
         self._take_name(Path(path))
 
     def fileno(self) -> int:
@@ -241,13 +251,27 @@ class AtomicFile:
         Raises:
             AtomicFileClosed: It has been committed or aborted.
         """
-        return self._open_file().fileno()
+        return self._open()
 
-    def _hand_to_kernel(self, modes: dict[str, int]) -> None:
+    def _hand_to_kernel(self) -> None:
         """Write out all that is the file's own, so that a flush covers it."""
-        file = self._open_file()
-        self._or_abort(file.flush)
-        self._or_abort(self._set_mode, file.fileno(), modes)
+        self._or_abort(self._write_out)
+        bits = self._mode
+        if bits is None:
+            bits = self._or_abort(bits_of, self._target)
+        if bits is None and self._replaces:  # what stood there is gone
+            bits = self._or_abort(bits_of_new_file, self.temp_path.parent)
+        if bits is not None:
+            self._or_abort(self._set_bits, bits)
+
+    def _write_out(self) -> None:
+        """Write what is held; what the system did not take stays, for a commit to fail by."""
+        descriptor = self._open()
+        while self._held:
+            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            written = os.write(descriptor, data)
+            self._held_size = len(data) - written
+            self._held = [data[written:]] if self._held_size else []
 
     def _start_writing(self) -> None:
         """Let the kernel begin to write what is new, so that a flush waits less; only a hint.
@@ -256,26 +280,25 @@ class AtomicFile:
         """
         begin, self._begun = self._begun, self.size
         if sys.platform != "win32" and hasattr(os, "posix_fadvise"):
-            file = self._open_file()
+            descriptor = self._open()
             with contextlib.suppress(OSError):  # the next write or flush reports a full disk
-                file.flush()
-                os.posix_fadvise(file.fileno(), begin, self.size - begin, os.POSIX_FADV_DONTNEED)
+                self._write_out()
+                os.posix_fadvise(descriptor, begin, self.size - begin, os.POSIX_FADV_DONTNEED)
 
     def _flush_to_disk(self) -> None:
-        file = self._open_file()
         if self._durable:
-            self._or_abort(os.fsync, file.fileno())
+            self._or_abort(os.fsync, self._open())
 
     def _take_name(self, name: Path | None = None) -> None:
         """Move the file into its place, or to another; aborts where that fails."""
-        file = self._open_file()
-        self._or_abort(file.close)
+        descriptor, self._descriptor = self._open(), None
+        self._or_abort(os.close, descriptor)
         self._or_abort(replace_file, self.temp_path, name or self._target, self._durable)
-        self._file = None
+        self._owner = 0
 
-    def _or_abort(self, step: "Callable[..., object]", *args: object) -> None:
+    def _or_abort(self, step: "Callable[..., T]", *args: object) -> "T":
         try:
-            step(*args)
+            return step(*args)
         except OSError as error:
             self.abort()
             raise write_error(error, self.path) from error
@@ -283,27 +306,17 @@ class AtomicFile:
             self.abort()
             raise
 
-    def _open_file(self) -> BinaryIO:
-        if self._file is None:
+    def _open(self) -> int:
+        if self._descriptor is None:
             raise AtomicFileClosed(
                 f"{self.path} has been committed or aborted; open a new AtomicFile to write it "
                 "again"
             )
-        return self._file
+        return self._descriptor
 
-    def _set_mode(self, descriptor: int, modes: dict[str, int]) -> None:
-        if not hasattr(os, "fchmod"):  # Windows before 3.13: permission bits mean little there
-            return
-        mode = self._mode
-        if mode is None:
-            try:
-                status = os.lstat(self._target)
-                mode = stat.S_IMODE(status.st_mode) & 0o777
-                if not stat.S_ISREG(status.st_mode):
-                    raise FileNotFoundError
-            except FileNotFoundError:
-                mode = default_mode(self.temp_path.parent, modes)
-        os.fchmod(descriptor, mode)
+    def _set_bits(self, bits: int) -> None:
+        if hasattr(os, "fchmod"):  # else it is Windows before 3.13: bits mean little there
+            os.fchmod(self._open(), bits)
 
     def __enter__(self) -> "Self":
         return self
@@ -316,11 +329,11 @@ class AtomicFile:
     ) -> None:
         if kind is not None:
             self.abort()
-        elif self._file is not None:
+        elif self._descriptor is not None:
             self.commit()
 
     def __del__(self) -> None:
-        if getattr(self, "_owner", 0) and getattr(self, "_file", None) is not None:
+        if getattr(self, "_descriptor", None) is not None:
             self.abort()
 
     def __repr__(self) -> str:

@@ -10,7 +10,13 @@ from typing import Final
 
 from ._names import temp_name
 
-__all__ = ["check_target", "default_mode", "fsync_directory", "replace_file"]
+__all__ = [
+    "bits_of",
+    "bits_of_new_file",
+    "check_target",
+    "fsync_directory",
+    "replace_file",
+]
 
 _COPY_SIZE: Final = 1 << 20
 # A target that is a mount point of its own (a file bind-mounted into a container) answers a rename
@@ -57,36 +63,40 @@ def fsync_directory(path: "Path | str") -> None:
         raise
 
 
-def check_target(path: Path) -> None:
-    """Refuse what a file must not take the place of, as root could: `/dev/null`, `/dev/stdout`."""
+def check_target(path: Path) -> bool:
+    """Say whether something has this path already.
+
+    Raises:
+        OSError: It is what a file must not take the place of, as root could: `/dev/null`,
+            `/dev/stdout`; or the name is too long.
+    """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - one system call is enough here
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise  # and not at the end of a long download
-        return  # nothing is there, or a link that leads nowhere
+        return False  # nothing is there, or a link that leads nowhere
     # `/dev/stdout` may lead to a file
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.dirname(path) == "/dev":  # noqa: PTH120
         raise OSError(errno.ENXIO, "it is a device, pipe or socket")
+    return True
 
 
-def default_mode(folder: Path, known: dict[str, int]) -> int:
-    """Return the permission bits that a new file gets in a folder, and keep them in `known`.
+def bits_of(path: Path) -> int | None:
+    """Return the permission bits of a file; None where there is none, but a link, say."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    return stat.S_IMODE(mode) & 0o777 if stat.S_ISREG(mode) else None
+
+
+def bits_of_new_file(folder: Path) -> int:
+    """Return the permission bits that a new file gets in a folder.
 
     The umask can only be read by setting it, for all threads at once, and a folder's default ACL
-    overrules it. Linux shows both in other ways; elsewhere an empty file is made and looked at.
+    overrules it: so an empty file is made and looked at.
     """
-    name = str(folder)
-    if name not in known:
-        umask = _umask()
-        if umask is None or _has_default_acl(name):
-            known[name] = _mode_of_new_file(folder)
-        else:
-            known[name] = 0o666 & ~umask
-    return known[name]
-
-
-def _mode_of_new_file(folder: Path) -> int:
     probe = folder / temp_name("mode")
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -94,30 +104,6 @@ def _mode_of_new_file(folder: Path) -> int:
     finally:
         os.close(descriptor)
         os.unlink(probe)  # noqa: PTH108 - one system call is enough here
-
-
-def _umask() -> int | None:
-    """Return the umask as proc(5) shows it, since Linux 4.7."""
-    try:
-        descriptor = os.open("/proc/self/status", os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        head = os.read(descriptor, 256)  # the second line: "Umask:\t0022"
-    finally:
-        os.close(descriptor)
-    value = head.partition(b"Umask:")[2].partition(b"\n")[0].strip()
-    return int(value, 8) if value.isdigit() else None
-
-
-def _has_default_acl(folder: str) -> bool:
-    if not hasattr(os, "getxattr"):
-        return True  # unknown: have a look
-    try:
-        os.getxattr(folder, "system.posix_acl_default")
-    except OSError as error:
-        return error.errno not in {errno.ENODATA, errno.ENOTSUP}
-    return True
 
 
 def replace_file(source: Path, target: Path, durable: bool) -> None:

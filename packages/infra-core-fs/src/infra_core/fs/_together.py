@@ -1,5 +1,6 @@
 """Many files committed together: their flushes are shared, each keeps the promise of its own."""
 
+import math
 import os
 import time
 from functools import partial
@@ -16,7 +17,7 @@ __all__ = ["commit_together"]
 Key = TypeVar("Key")
 Entry = TypeVar("Entry", bound="AtomicFile | Callable[[], AtomicFile]")
 _FLUSHERS: Final = 8  # files or folders of a batch that are flushed at the same time
-_FAST: Final = 0.0003  # seconds; a flush below needs no company
+_PATIENCE: Final = 0.02  # seconds until a thread gets company: on a fast disk it needs none
 
 
 def commit_together(
@@ -58,13 +59,12 @@ def commit_together(
     """
     errors: list[Exception | None] = [None] * len(files)
     opened: dict[int, AtomicFile] = {}
-    modes: dict[str, int] = {}  # of the folders
 
     def open_one(index: int) -> None:
         entry = files[index]
         opened[index] = entry if isinstance(entry, AtomicFile) else entry()
         # Before the first flush: a file that changes after it needs another commit of the journal.
-        opened[index]._hand_to_kernel(modes)
+        opened[index]._hand_to_kernel()
 
     def take_name(index: int) -> None:
         if before is not None:
@@ -118,32 +118,28 @@ def _flush_folders(files: "dict[int, AtomicFile]", errors: "list[Exception | Non
 def _flush(flushes: "Iterable[tuple[Key, Callable[[], object]]]") -> "list[tuple[Key, Exception]]":
     """Carry out several flushes; returns what failed and why.
 
-    The first one commits the journal for all of them. Where the others still take their time,
-    several are waited for at once, since the kernel makes one flush of the disk of those.
+    The first one commits the journal for all of them. Where all of them take their time, several
+    are waited for at once, since the kernel makes one flush of the disk of those.
     """
     import threading
 
     queue = list(flushes)[::-1]
     failed: list[tuple[Key, Exception]] = []
 
-    def flush(count: int = len(queue)) -> float:
-        begun = time.perf_counter()
-        for _ in range(count):
+    def flush(until: float = math.inf) -> None:
+        while queue and time.perf_counter() < until:
             try:
                 key, step = queue.pop()
-            except IndexError:  # nothing is left
-                break
-            begun = time.perf_counter()
+            except IndexError:  # another thread took the last one
+                return
             try:
                 step()
             except Exception as error:  # noqa: BLE001 - handed to its owner
                 failed.append((key, error))
-        return time.perf_counter() - begun
 
     helpers: list[threading.Thread] = []
     try:
-        if flush(2) < _FAST:  # judged by the second one
-            flush()  # costs less than threads
+        flush(time.perf_counter() + _PATIENCE)
         for _ in range(min(_FLUSHERS, len(queue)) - 1):
             helper = threading.Thread(target=flush, name="infra-core-flush")
             try:

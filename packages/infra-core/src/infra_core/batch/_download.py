@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
@@ -153,7 +154,7 @@ class Downloads:
             limit_rate=options.limit_rate,
         )
         self._opened.push_async_callback(client.close)
-        return client, CommitGroup()
+        return client, CommitGroup(check=self._check_path)
 
     async def open(self) -> None:
         """Get ready: a batch whose downloads are done elsewhere imports nothing for them.
@@ -240,7 +241,6 @@ class Downloads:
 
         def received(_: int) -> None:
             turn.close()  # the next one uses the network meanwhile
-            check_links(self._folder, work.path)  # anew: it may have been made meanwhile
 
         try:
             self._check_folder(work.path.rpartition("/")[0])
@@ -266,6 +266,11 @@ class Downloads:
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
             return failure_of(work, error, attempts, self._folder)
         return _outcome_of(work, result)
+
+    def _check_path(self, path: Path) -> None:
+        """Look for links anew: one may have been made while the bytes came."""
+        name = os.fspath(path)[len(os.fspath(self._folder)) + 1 :]
+        check_links(self._folder, name.replace(os.sep, "/"))
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:
         return {**self._options.headers, **self._headers_of(item.url), **(item.headers or {})}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from infra_core.fs import commit_together
 from infra_core.runtime import ThreadBatcher
 
+from ._receive import CallbackError
 from ._sidecar import NOTE_SUFFIX
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ class CommitGroup:
         after: Called in the committing thread with the results of the files that are durable now,
             before their downloads return: to record them, say, in one transaction. Returns None,
             or an entry for each result: None, or an error for its download to raise. What it
-            raises itself, all of them raise; the files stay. It may be called from two threads
-            at the same time.
+            raises itself, all of them raise; the files stay. The threads of several event loops
+            may call it at the same time.
+        check: Called in the committing thread with the path of each file whose bytes have come,
+            before it takes its name; what it raises prevents that, and its download raises it.
         size: Files of a batch at most.
 
     Example:
@@ -82,9 +85,18 @@ class CommitGroup:
             await asyncio.gather(*(client.download(url, path, group=group) for ...))
     """
 
-    def __init__(self, *, after: AfterCommit | None = None, size: int = 128) -> None:
+    def __init__(
+        self,
+        *,
+        after: AfterCommit | None = None,
+        check: Callable[[Path], object] | None = None,
+        size: int = 256,
+    ) -> None:
         self._after = after
-        self._batcher = ThreadBatcher(self.commit, size=size, workers=2)
+        self._check = check
+        # Two threads would share the interpreter, and halve the batches: each file costs a tenth
+        # more then.
+        self._batcher = ThreadBatcher(self.commit, size=size, workers=1)
         self._names_in = lru_cache(_FOLDERS)(_names_in)
 
     def finds_nothing(self, path: Path) -> bool:
@@ -92,6 +104,14 @@ class CommitGroup:
         folder, name = os.path.split(path)
         names = self._names_in(folder)
         return names is not None and name not in names
+
+    def look_at(self, path: Path) -> None:
+        """Have the caller look at a path, before its file is written out and named."""
+        if self._check is not None:
+            try:
+                self._check(path)
+            except Exception as error:  # noqa: BLE001 - raised again where the download ends
+                raise CallbackError(error) from None
 
     def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:
         """Make files durable and named, then call `after`; blocking, and at once.

@@ -88,7 +88,7 @@ def url_identity(url: str) -> str:
     return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def write_label(path: Path, label: SourceLabel) -> None:
+def write_label(path: Path | int, label: SourceLabel) -> None:
     """Label a file; does nothing where there are no extended attributes."""
     if not hasattr(os, "setxattr"):
         return

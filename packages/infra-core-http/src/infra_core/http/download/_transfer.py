@@ -287,6 +287,8 @@ class _Transfer:
         await call(spec.on_received, sink.size)
 
         def complete() -> AtomicFile:
+            if group is not None:
+                group.look_at(spec.dest)
             file = sink.write_parts(parts)
             as_sent = file.digests
             if body.codings and not plan.expects(as_sent):
@@ -324,7 +326,7 @@ class _Transfer:
     ) -> DownloadResult:
         spec = self.spec
         label = SourceLabel(self.source, file.size, sha256, body.etag_as_sent, body.last_modified)
-        write_label(file.temp_path, label)
+        write_label(file.fileno(), label)
         checksum = None
         if spec.compute_checksum:
             checksum = f"sha256:{sha256}"
