@@ -18,14 +18,17 @@ import trustme
 import infra_core.http as http
 from infra_core.http import (
     AsyncHttpClient,
+    DeadlineExceeded,
     RequestsHttpClient,
     aio,
     fetch,
     fetch_async,
     get_shared_http_client,
+    request,
     request_async,
     reset_shared_http_client,
     set_shared_http_client,
+    stream,
     stream_async,
 )
 from infra_core.http.testing import FaultyOrigin, delay, stall
@@ -404,6 +407,35 @@ def test_the_blocking_client_has_the_same_limits(origin: FaultyOrigin) -> None:
         for _ in range(3):
             fetch(origin.url("/page"), client=client)
     assert sum(time.slept) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("half", ["async", "sync"])
+@pytest.mark.parametrize("limit", [{"max_per_host": 1}, {"max_per_second_per_host": 0.0001}])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_wait_for_a_turn_ends_with_the_deadline(
+    origin: FaultyOrigin, half: str, limit: dict[str, Any], method: str
+) -> None:
+    """And what never had its turn was not sent: no outcome is unknown."""
+    url = origin.url("/page")
+    if half == "async":
+
+        async def work() -> None:
+            async with (
+                AsyncHttpClient(**limit) as client,
+                stream_async("GET", url, client=client),
+            ):
+                await request_async(method, url, client=client, deadline=0.1)
+
+        with pytest.raises(DeadlineExceeded):
+            asyncio.run(work())
+    else:
+        with (
+            RequestsHttpClient(**limit) as client,
+            stream("GET", url, client=client),
+            pytest.raises(DeadlineExceeded),
+        ):
+            request(method, url, client=client, deadline=0.1)
+    assert origin.count("/page") == 1
 
 
 def test_a_rate_schedule_spaces_starts_evenly_and_forgets_old_hosts() -> None:

@@ -6,6 +6,7 @@ lost is `OutcomeUnknown`.
 """
 
 import asyncio
+import gzip
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -182,3 +183,25 @@ async def test_many_requests_at_once_survive_a_bad_server(origin: FaultyOrigin) 
         )
     )
     assert texts == [str(number) * 10 for number in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "fault"),
+    [
+        (gzip.compress(b"\0" * 1_000_000), "gzip", None),
+        (b"no gzip", "gzip", None),
+        (b"which nothing undoes", "compress", None),
+        (b"x" * 1_000_000, "identity", None),
+        (b"cut", "identity", truncate(1)),
+        (b"cut", "identity", chunked_early_end(1)),
+    ],
+)
+def test_what_a_redirect_holds_beside_its_target_is_no_matter(
+    get: Callable[..., str], body: bytes, coding: str, fault: Fault | None
+) -> None:
+    """Whether that inflates, is damaged, long or cut: nobody asked for it."""
+    headers = {"Location": "/page", "Content-Encoding": coding}
+    with FaultyOrigin() as origin:
+        origin.add("/page", b"hello")
+        origin.add("/moved", body, status=302, headers=headers, always=fault)
+        assert get(origin.url("/moved")) == "hello"

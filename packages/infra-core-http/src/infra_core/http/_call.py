@@ -85,8 +85,7 @@ class BaseCall:
                 self.fields[name] = value
         self.replayable = not self.fields or is_replayable(data, content)
         check_call(max_bytes, params)
-        if delay != 0:
-            check_delay(delay)
+        check_delay(delay)
         if on_retry is not None and not callable(on_retry):
             raise InvalidRequestError(
                 f"on_retry of type {type(on_retry).__name__} cannot be called: pass a function of "

@@ -1,16 +1,17 @@
 """How many requests at once and per second, in all and per host."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar
 
 from infra_core.runtime import RateLimit, clock, is_number
 
 from ._errors import InvalidRequestError
 
-__all__ = ["AsyncHostGate", "HostGate", "rate_of"]
+__all__ = ["AsyncHostGate", "Gate", "rate_of"]
 
 
 def rate_of(max_per_host: int | None, max_per_second_per_host: float | None) -> RateLimit | None:
@@ -31,23 +32,20 @@ def rate_of(max_per_host: int | None, max_per_second_per_host: float | None) -> 
     return RateLimit(rate, catch_up=0.0)
 
 
-class _Gate:
+class Gate:
     """The limits of one client, and how many requests of each host are under way."""
 
     _semaphore: ClassVar[type[asyncio.Semaphore] | type[threading.Semaphore]]
 
     def __init__(self, max_per_host: int | None, rate: RateLimit | None) -> None:
-        self._size = max_per_host
+        self._size = max_per_host or sys.maxsize
         self._rate = rate
         self._lock = threading.Lock()
         self._slots: dict[object, tuple[Any, list[int]]] = {}
 
     @contextmanager
-    def _semaphore_of(self, host: object) -> Iterator[Any]:
+    def semaphore_of(self, host: object) -> Iterator[Any]:
         """Give out the semaphore of a host, which is forgotten after its last user."""
-        if self._size is None:
-            yield nullcontext()
-            return
         with self._lock:
             semaphore, users = self._slots.setdefault(host, (self._semaphore(self._size), [0]))
             users[0] += 1
@@ -59,11 +57,12 @@ class _Gate:
                 if not users[0]:
                     self._slots.pop(host, None)
 
-    def _reserve(self, host: object) -> float:
+    def reserve(self, host: object) -> float:
+        """Claim the next start at a host, and return the seconds until it is due."""
         return 0.0 if self._rate is None else self._rate.reserve(clock.monotonic(), host)
 
 
-class AsyncHostGate(_Gate):
+class AsyncHostGate(Gate):
     """The limits of one client on one event loop."""
 
     _semaphore = asyncio.Semaphore
@@ -71,22 +70,8 @@ class AsyncHostGate(_Gate):
     @asynccontextmanager
     async def slot(self, host: object) -> AsyncIterator[None]:
         """Wait for the host's turn and hold one of its slots during the block."""
-        with self._semaphore_of(host) as semaphore:
+        with self.semaphore_of(host) as semaphore:
             async with semaphore:
-                if (wait := self._reserve(host)) > 0:
+                if (wait := self.reserve(host)) > 0:
                     await clock.sleep_async(wait)
                 yield
-
-
-class HostGate(_Gate):
-    """The limits of one client across threads."""
-
-    _semaphore = threading.Semaphore
-
-    @contextmanager
-    def slot(self, host: object) -> Iterator[None]:
-        """Wait for the host's turn and hold one of its slots during the block."""
-        with self._semaphore_of(host) as semaphore, semaphore:
-            if (wait := self._reserve(host)) > 0:
-                clock.sleep(wait)
-            yield

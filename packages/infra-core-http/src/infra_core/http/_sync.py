@@ -25,7 +25,7 @@ from ._policy import Failure
 from ._response.decode import UnsupportedCoding
 from ._response.status import is_success
 from ._sync_body import attach_decoder, settle_encoding
-from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
+from ._sync_client import RequestsHttpClient, TurnTooLate, get_shared_http_client, sent_headers
 from ._sync_errors import (
     HTTPError,
     SyncDeadlineExceeded,
@@ -137,7 +137,8 @@ class Call(BaseCall):
             with no_read_after(ends):
                 response = self._send(_bounded(self._timeout, remaining))
         except requests.RequestException as error:
-            judged = self._judged_in_time(error, late=monotonic() >= ends)
+            late = monotonic() >= ends or isinstance(error, TurnTooLate)
+            judged = self._judged_in_time(error, late=late)
             if judged is error:
                 raise
             raise judged from judged.__cause__

@@ -3,24 +3,26 @@
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
 
-from infra_core.runtime import ForkGuard, redact_library_logs
+from infra_core.runtime import ForkGuard, clock, redact_library_logs
 
 from ._cookies import BoundedCookieJar
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, defaults_beside, merge_headers
-from ._limits import HostGate, rate_of
+from ._limits import Gate, rate_of
 from ._response.redirect import MAX_REDIRECTS
 from ._sync_adapter import Adapter, keep_public
 from ._sync_exchange import exchange, guard
+from ._sync_wire import within
 
 __all__ = [
     "RequestsHttpClient",
+    "TurnTooLate",
     "get_shared_http_client",
     "reset_shared_http_client",
     "sent_headers",
@@ -40,6 +42,37 @@ _Session = tuple["weakref.ref[threading.Thread]", Any]
 def _origin(url: str | None) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url or "")
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+
+
+class TurnTooLate(requests.ConnectTimeout):
+    """The host's turn does not come before the deadline of a call."""
+
+
+class _HostGate(Gate):
+    """The limits of one client across threads."""
+
+    _semaphore = threading.Semaphore
+
+    @contextmanager
+    def slot(self, host: object) -> Iterator[None]:
+        """Wait for the host's turn and hold one of its slots during the block.
+
+        Raises:
+            TurnTooLate: `no_read_after` allows no longer wait.
+        """
+        with self.semaphore_of(host) as semaphore, ExitStack() as held:
+            try:
+                while not semaphore.acquire(timeout=within(threading.TIMEOUT_MAX)):
+                    pass  # within() raises when the time is up
+                held.callback(semaphore.release)
+                wait, left = self.reserve(host), within(None)
+            except TimeoutError as error:
+                raise TurnTooLate("too many requests are under way to its host") from error
+            if left is not None and wait > left:
+                raise TurnTooLate(f"its host may be asked again in {wait:.3g} s")
+            if wait > 0:
+                clock.sleep(wait)
+            yield
 
 
 class _Cookies(requests.cookies.RequestsCookieJar, BoundedCookieJar):  # type: ignore[misc]
@@ -98,7 +131,7 @@ class RequestsHttpClient:
             )
         self._factory = session_factory or _new_session
         limited = max_per_host is not None or rate is not None
-        self._gate = HostGate(max_per_host, rate) if limited else None
+        self._gate = _HostGate(max_per_host, rate) if limited else None
         self._reset()
 
     def _reset(self) -> None:
