@@ -241,10 +241,13 @@ async def test_what_is_no_url_is_named(url: object, words: str, tmp_path: Path) 
         with pytest.raises((httpx.InvalidURL, httpx.UnsupportedProtocol)) as caught:
             await call()
         assert words in str(caught.value)
+    with pytest.raises((httpx.InvalidURL, httpx.UnsupportedProtocol)) as posted:
+        await request_async("POST", wrong(url), json={})
+    assert words in str(posted.value) or "protocol" in str(posted.value)  # in the words of httpx
     with pytest.raises(requests.exceptions.RequestException) as blocking:
         fetch(wrong(url))
     assert words in str(blocking.value)
-    assert "abc123" not in str(blocking.value) + str(caught.value)
+    assert "abc123" not in f"{blocking.value} {caught.value} {posted.value}"
     assert list(tmp_path.iterdir()) == []
 
 

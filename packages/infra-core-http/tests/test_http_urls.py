@@ -10,7 +10,14 @@ import pytest
 import requests
 import responses
 
-from infra_core.http import RequestsHttpClient, fetch, fetch_async, request
+from infra_core.http import (
+    AsyncHttpClient,
+    RequestsHttpClient,
+    fetch,
+    fetch_async,
+    request,
+    request_async,
+)
 from infra_core.http.testing import FaultyOrigin, redirect
 
 Get = Callable[..., str]
@@ -55,6 +62,23 @@ def test_what_is_encoded_stays_as_it_is(
     origin.add(sent.partition("?")[0], b"x")
     get(origin.url("/")[:-1] + given)
     assert target(origin) == sent
+
+
+def test_a_url_of_httpx_is_taken_too(origin: FaultyOrigin) -> None:
+    """By both halves, with a body and without, as in 0.7."""
+    url: Any = httpx.URL(origin.url("/x?a=1"))
+
+    async def work() -> None:
+        await fetch_async(url)
+        await request_async("POST", url, json={})
+        async with AsyncHttpClient(http2=True) as client:
+            await fetch_async(url, client=client)
+
+    origin.add("/x", b"x")
+    asyncio.run(work())
+    fetch(url)
+    request("POST", url, json={})
+    assert [each.path for each in origin.requests] == ["/x?a=1"] * 5
 
 
 def test_parameters_leave_the_url_as_it_is(origin: FaultyOrigin) -> None:

@@ -111,7 +111,8 @@ async def send_once(
                 here, engine, method, target, merged, timeouts, jar=jar, buffer=buffer
             )
         timeout = timeouts.as_httpx()
-    if url[:4].lower() == "http":  # or the client may know what to do with it
+    # Of other schemes the client may know what to do with them.
+    if not isinstance(url, (str, httpx.URL)) or str(url)[:4].lower() == "http":
         httpx_target_of(url)  # says clearly what is wrong with it
     patched = interceptor()
     if whole and (not isinstance(http, TRUE_CLIENT) or patched == "AsyncClient.request"):
