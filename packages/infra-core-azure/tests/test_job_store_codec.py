@@ -4,20 +4,22 @@ import bisect
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta, timezone
+from dataclasses import InitVar, dataclass, field, make_dataclass
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, NewType, Optional
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from typing_extensions import TypeAliasType
 
 from infra_core.azure.exceptions import JobRecordError
 from infra_core.azure.job_store import JobStatus
 from infra_core.azure.job_store._binding import RecordBinding
 from infra_core.azure.job_store._entity import MAX_ENTITY_BYTES, Int64, pack, unpack
+from infra_core.azure.job_store._rows import Row
 from infra_core.azure.job_store.conformance import RichRecord
 
 _UTC_TIMES = st.datetimes(
@@ -58,6 +60,14 @@ class Sample:
     anything: Any = None
     span: timedelta = timedelta()
     pairs: dict[tuple[int, int], int] = field(default_factory=dict)
+    at: time = time()
+
+
+class _NoOffset(tzinfo):
+    """As that of a time in a zone with summer time, which depends on the day."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
 
 
 @settings(max_examples=120)
@@ -137,6 +147,60 @@ def test_less_usual_hints_are_understood() -> None:
     assert binding.from_row(binding.to_row(record)) == record
 
 
+class Level(IntEnum):
+    LOW = 1
+
+
+class Odd(Enum):
+    NONE = None
+    TWO = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    label: str = field(default="", init=False)
+    moved: InitVar[int] = 0
+
+    def __post_init__(self, moved: int) -> None:
+        object.__setattr__(self, "label", f"at {self.x + moved}")
+
+
+Alias = TypeAliasType("Alias", int | None)  # what `type Alias = int | None` is since 3.12
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (dict[int, str], {1: "a", -2: "b"}),
+        (dict[float, int], {1.5: 1, float("inf"): 2}),
+        (dict[bool, int], {True: 1}),
+        (dict[Level, int], {Level.LOW: 1}),
+        (dict[Odd, int], {Odd.NONE: 1, Odd.TWO: 2}),
+        (dict[Literal[1, 2], int], {2: 1}),
+        (dict[Literal["1"], int], {"1": 1}),
+        (dict[str | None, int], {None: 1, "null": 2}),
+        (dict[str | int, int], {1: 1, "1": 2}),
+        (dict[tuple[str, ...], int], {("a", "b"): 1, (): 2}),
+        (dict[timedelta, int], {timedelta(days=1): 1}),
+        (dict[Point, int], {Point(1): 1}),
+        (dict[bytes, int], {b"\xff": 1}),
+        (dict[date, int], {date(2026, 1, 1): 1}),
+        (list[Point], [Point(3, moved=2)]),
+        (Point, Point(3, moved=2)),
+        (Alias, 5),
+        (dict[Alias, Alias], {None: 1, 2: None}),
+    ],
+)
+def test_keys_and_nested_records_of_any_type_come_back(hint: Any, value: object) -> None:
+    """Keys that are no text in JSON, fields that a constructor does not take, names of types."""
+    kind: Any = make_dataclass("Record", ["batch_id", "job_id", ("value", hint)])
+    kind.__annotations__.update(batch_id=str, job_id=str)
+    binding = RecordBinding(kind)
+    found = binding.from_row(binding.to_row(kind("b", "j", value))).value
+    assert (type(found), found) == (type(value), value)
+
+
 def test_a_naive_datetime_is_taken_for_utc() -> None:
     """It comes back aware, with its microseconds."""
     binding = RecordBinding(Sample)
@@ -210,7 +274,13 @@ def test_an_enum_is_stored_by_its_value() -> None:
         ({"times": [1]}, "times"),
         ({"anything": object()}, "anything"),
         ({"span": timedelta.max}, "span"),
-        ({"pairs": {(1, 2): 3}}, "pairs"),
+        ({"pairs": {(1, "x"): 3}}, "pairs"),
+        ({"ratio": 10**400}, "ratio"),
+        ({"ratio": 2**53 + 1}, "ratio"),
+        ({"number": 10**5000}, "number"),
+        ({"text": 10**5000}, "text"),
+        ({"pairs": {(1, 10**5000): 3}}, "pairs"),
+        ({"at": time(1, tzinfo=_NoOffset())}, "at"),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(change: dict[str, Any], name: str) -> None:
@@ -254,7 +324,45 @@ def _plain() -> type:
     return Record
 
 
-@pytest.mark.parametrize("make", [_without_batch, _with_odd_field, _half, _plain])
+def _with_another_value() -> type:
+    @dataclass
+    class Record:
+        batch_id: str
+        job_id: str
+        seed: InitVar[int]
+
+    return Record
+
+
+def _with_own_constructor() -> type:
+    @dataclass(init=False)
+    class Record:
+        batch_id: str
+        job_id: str
+
+        def __init__(self, key: str = "") -> None:
+            self.batch_id, self.job_id = key.split("/")
+
+    return Record
+
+
+def _with_nested() -> type:
+    @dataclass
+    class Record:
+        batch_id: str
+        job_id: str
+        inner: _with_another_value()  # type: ignore[valid-type]
+
+    return Record
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _without_batch, _with_odd_field, _half, _plain, _with_another_value, _with_own_constructor,
+        _with_nested,
+    ],
+)  # fmt: skip
 def test_an_unusable_record_type_is_refused_at_once(make: Callable[[], type]) -> None:
     """When the store is made, not when the first record is lost."""
     with pytest.raises(JobRecordError, match=r"Record"):
@@ -304,6 +412,32 @@ def test_a_stored_value_that_does_not_fit_is_reported_by_name() -> None:
     with pytest.raises(JobRecordError, match="'gone'") as caught:
         RecordBinding(Sample).from_row(row)
     assert caught.value.field == "kind"
+
+
+@dataclass
+class Strict:
+    batch_id: str
+    job_id: str
+    amount: Decimal = Decimal(1)
+    span: timedelta = timedelta()
+
+    def __post_init__(self) -> None:
+        if self.amount < 0:
+            raise ArithmeticError("an amount is at least 0")
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"amount": "much"}, "field 'amount' holds 'much'"),
+        ({"amount": "-1"}, r"Strict\(\) does not take what is stored \(an amount is at least 0\)"),
+        ({"span": "long"}, "field 'span' holds 'long'"),
+    ],
+)
+def test_whatever_a_type_raises_names_the_job(stored: dict[str, Any], said: str) -> None:
+    """Errors of any class, of a field or of the constructor."""
+    with pytest.raises(JobRecordError, match=f"job 'j' of batch 'b' cannot be read: {said}"):
+        RecordBinding(Strict).from_row(Row("b", "j", stored))
 
 
 def test_a_stored_pair_of_three_is_no_pair() -> None:

@@ -13,11 +13,11 @@ leaves naive datetimes naive: with hooks for all that, little code would be save
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from ..exceptions import JobRecordError
 from ._entity import RESERVED, Int64
-from ._types import Converter, converter_for
+from ._types import Converter, check_fields, converter_for, make
 
 __all__ = ["NULLS", "DataclassCodec"]
 
@@ -53,6 +53,7 @@ class DataclassCodec(Generic[RecordT]):
                     "record; add it",
                     field=key,
                 )
+        check_fields(record_type, record_type.__name__)
         for name in fields:
             if name.startswith(RESERVED):
                 raise JobRecordError(
@@ -92,6 +93,10 @@ class DataclassCodec(Generic[RecordT]):
                         "flatter",
                         field=name,
                     ) from None
+                except ValueError as error:  # such as of a number with thousands of digits
+                    if getattr(error, "field", None):
+                        raise
+                    raise JobRecordError(f"{name} cannot be stored: {error}", field=name) from None
                 # Always, so that a whole number never changes its type; what does not fit is left
                 # for `pack` to refuse.
                 if type(encoded) is int and -(2**63) <= encoded < 2**63:
@@ -105,7 +110,6 @@ class DataclassCodec(Generic[RecordT]):
         """Return the record that these properties describe; unknown ones are ignored."""
         nulls = str(properties.get(NULLS, "")).split(",")
         arguments: dict[str, Any] = {"batch_id": batch_id, "job_id": job_id}
-        late: dict[str, Any] = {}
         for name, (field, converter) in self._fields.items():
             if name in properties:
                 value = _decoded(converter, properties[name], name)
@@ -123,17 +127,20 @@ class DataclassCodec(Generic[RecordT]):
                 )
             else:
                 continue
-            (arguments if field.init else late)[name] = value
-        record = self._type(**arguments)
-        for name, value in late.items():
-            object.__setattr__(record, name, value)
-        return record
+            arguments[name] = value
+        try:
+            return cast("RecordT", make(self._type, arguments))
+        except Exception as error:
+            raise JobRecordError(
+                f"{self._type.__name__}() does not take what is stored ({error}); correct it in "
+                "the store, or let the type take it"
+            ) from error
 
 
 def _decoded(converter: Converter, value: Any, name: str) -> Any:
     try:
         return converter.decode(value)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:
         raise JobRecordError(
             f"field {name!r} holds {value!r:.80}, which its type cannot read ({error}); correct it "
             "in the store, or let the type take it",

@@ -271,7 +271,8 @@ def _scalar(name: str, value: Any) -> Any:
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise JobRecordError(
-                f"field {name!r} is {value}: whole numbers are stored in 64 bits; keep it as text",
+                f"field {name!r} is a whole number of {value.bit_length() + 1} bits, and they are "
+                "stored in 64 bits; keep it as text",
                 field=name,
             )
         return value if -(2**31) <= value < 2**31 else Int64(value)

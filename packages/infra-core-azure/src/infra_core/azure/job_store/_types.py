@@ -2,6 +2,9 @@
 
 import base64
 import dataclasses
+import inspect
+import json
+import math
 import types
 import typing
 import uuid
@@ -9,14 +12,17 @@ from collections.abc import Callable, Collection, Mapping, MutableMapping, Mutab
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union
+
+from typing_extensions import TypeAliasType
 
 from .._checks import type_name
 from ..exceptions import JobRecordError
 from ._entity import Int64, to_utc
 
-__all__ = ["Converter", "converter_for"]
+__all__ = ["Converter", "check_fields", "converter_for", "make"]
 
 
 class Converter(NamedTuple):
@@ -57,6 +63,8 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:
             hint = typing.get_args(hint)[0]
         elif isinstance(hint, NewType):
             hint = hint.__supertype__
+        elif isinstance(hint, TypeAliasType):  # type Url = str
+            hint = hint.__value__
         elif origin is Union or origin is types.UnionType:
             arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
             optional = optional or len(arms) < len(typing.get_args(hint))
@@ -147,7 +155,22 @@ def _whole(value: Any, path: str) -> int:
 
 def _number(value: Any, path: str) -> float:
     _require(value, (float, int), path, "float")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if number != value and isinstance(value, int):
+        wrong(value, path, "float, which has 15 digits")
+    return number
+
+
+def _time(value: time) -> str:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise JobRecordError(
+            f"{value!r} has an offset that depends on the day; store a datetime, or a time without "
+            "timezone and the zone's name"
+        )
+    return value.isoformat()
 
 
 def _day(value: date) -> str:
@@ -190,7 +213,7 @@ _EXACT: dict[type, Converter] = {
 _TEXTUAL: tuple[tuple[type, Callable[[Any], str], str], ...] = (
     (PurePath, str, ""),
     (Decimal, str, ""),
-    (time, time.isoformat, "fromisoformat"),
+    (time, _time, "fromisoformat"),
 )
 _SCALARS = (str, int, float, bool)
 
@@ -231,30 +254,74 @@ def _fixed_tuple(items: list[Converter]) -> Converter:
 
 def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
     item = converter_for(value_hint, where=where)
-    key = converter_for(str if key_hint in (Any, object) else key_hint, where=where)
-    numeric = _unwrap(key_hint)[0] is int
+    key_hint = str if key_hint in (Any, object) else key_hint
+    key = converter_for(key_hint, where=where)
+    text = _is_text(*_unwrap(key_hint))
 
     def encode(value: Any, path: str) -> Any:
         _require(value, Mapping, path, "dict")
         encoded = {}
         for name, part in value.items():
-            text = key.encode(name, f"{path}[key]")
-            if not isinstance(text, str) and not numeric:
-                wrong(name, f"{path}[key]", "text in JSON")
-            encoded[str(text) if numeric else text] = item.encode(part, f"{path}[{name!r}]")
+            known = key.encode(name, f"{path}[key]")
+            place = known if text else json.dumps(known)
+            encoded[place] = item.encode(part, f"{path}[{name!r}]")
         return encoded
 
     def decode(value: Any) -> Any:
         return {
-            key.decode(int(name) if numeric else name): item.decode(part)
+            key.decode(name if text else json.loads(name)): item.decode(part)
             for name, part in value.items()
         }
 
     return Converter(encode, decode)
 
 
+def _is_text(hint: Any, optional: bool) -> bool:
+    """Whether values of a type are text in JSON; as names there, others are JSON themselves."""
+    if optional or typing.get_origin(hint) is Literal:
+        return not optional and isinstance(typing.get_args(hint)[0], str)
+    if not isinstance(hint, type):
+        return False
+    if issubclass(hint, Enum):
+        return not any(isinstance(item.value, int) for item in hint)
+    texts = (str, date, datetime, bytes, uuid.UUID)
+    return hint in texts or issubclass(hint, tuple(base for base, _, _ in _TEXTUAL))
+
+
+def check_fields(kind: type, where: str) -> None:
+    """Refuse a dataclass whose constructor does not take its fields alone."""
+    fields = {field.name for field in dataclasses.fields(kind) if field.init}
+    taken = inspect.signature(kind).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in taken):
+        return
+    needed = {each.name for each in taken if each.default is each.empty}
+    strange = sorted((needed - fields) | (fields - {each.name for each in taken}))
+    if strange:
+        raise JobRecordError(
+            f"{where} cannot be made again from what is stored: the constructor and the fields of "
+            f"{kind.__name__} differ in {', '.join(map(repr, strange))}; let it take each field by "
+            "name, and give anything else a default",
+            field=strange[0],
+        )
+
+
+def make(kind: Any, values: dict[str, Any]) -> Any:
+    """Make a dataclass from its fields, those included that its constructor does not take."""
+    late = {name: values.pop(name) for name in _late(kind) if name in values}
+    made = kind(**values)
+    for name, value in late.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+@lru_cache
+def _late(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if not field.init]
+
+
 def _nested(hint: type, where: str) -> Converter:
     table: dict[str, Converter] = {}
+    check_fields(hint, where)
 
     def converters() -> dict[str, Converter]:
         if not table:  # on first use, so that a type may contain itself
@@ -271,8 +338,8 @@ def _nested(hint: type, where: str) -> Converter:
         }
 
     def decode(value: Any) -> Any:
-        known = converters()
-        return hint(**{name: known[name].decode(v) for name, v in value.items() if name in known})
+        known = converters().items()
+        return make(hint, {n: each.decode(value[n]) for n, each in known if n in value})
 
     return Converter(encode, decode)
 
