@@ -69,6 +69,8 @@ class _NoOffset(tzinfo):
     def utcoffset(self, _: datetime | None) -> None:
         return None
 
+    dst = tzname = utcoffset
+
 
 @settings(max_examples=120)
 @given(

@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +30,7 @@ from infra_core.azure.job_store import (
     SqliteJobStore,
     TableConfig,
     _sqlite,
+    work_batch,
 )
 from infra_core.azure.job_store._rows import Query
 from infra_core.azure.job_store.conformance import JobStoreConformance
@@ -47,6 +48,58 @@ class TestSqlite(JobStoreConformance):
     def open_store(self, record_type: type[Any] = JobRecord) -> JobStore[Any]:
         """Open a file in a folder that does not exist yet."""
         return SqliteJobStore(self.path, record_type)
+
+
+@dataclass
+class _Late(JobRecord):
+    """With fields that the constructor does not take: one is its own, one is made of others."""
+
+    note: str = field(default="", init=False)
+    shout: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.shout = str(self.status).upper()
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    batch_id: str
+    job_id: str
+    status: str = "pending"
+    attempts: int = 0
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    note: str = field(default="", init=False)
+    etag: str | None = field(default=None, init=False)
+
+
+def test_fields_that_a_constructor_does_not_take_are_kept_by_each_step(tmp_path: Path) -> None:
+    """By claims, renewals, verbs and workers; what is made of other fields is made anew."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3", _Late) as store:
+        for batch in ("steps", "work"):
+            job = _Late(batch, "job")
+            job.note = "kept"
+            store.create(job)
+        claimed = store.claim("steps", worker="me", lease_seconds=60)
+        assert claimed is not None
+        assert (claimed.note, claimed.shout) == ("kept", "RUNNING")
+        renewed = store.renew(claimed, lease_seconds=60)
+        store.update(renewed.fail("no"))
+        work_batch(store, "work", lambda _: {"done": True})
+        found = [(j.note, j.shout, j.payload) for j in store.iter_runs(None)]
+    assert found == [("kept", "FAILED", {}), ("kept", "COMPLETED", {"done": True})]
+
+
+def test_fields_of_a_frozen_record_outside_its_constructor_are_kept(tmp_path: Path) -> None:
+    """The version may be one of them."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3", _Frozen) as store:
+        job = _Frozen("b", "job")
+        object.__setattr__(job, "note", "kept")
+        assert store.create(job).etag
+        claimed = store.claim("b", worker="me", lease_seconds=60)
+        assert claimed is not None
+        assert claimed.note == "kept"
+        assert store.update(claimed).etag != claimed.etag
 
 
 @dataclass

@@ -29,6 +29,7 @@ from ._entity import (
 )
 from ._keys import escape_key
 from ._rows import Query, Row
+from ._types import changed
 
 __all__ = [
     "RecordBinding",
@@ -265,7 +266,7 @@ class RecordBinding(Generic[RecordT]):
         known: Any = record
         if self._has_etag:
             if known.__dataclass_params__.frozen:
-                return cast("RecordT", dataclasses.replace(known, etag=etag))
+                return changed(record, etag=etag)
             known.etag = etag
         else:
             _versions.put(record, etag)
@@ -281,12 +282,12 @@ class RecordBinding(Generic[RecordT]):
                 f"{self.record_type.__name__} lacks; add them or inherit from JobRecord"
             )
         if dataclasses.is_dataclass(record):
-            changed = cast("RecordT", dataclasses.replace(cast("Any", record), **changes))
+            copied = cast("RecordT", changed(cast("Any", record), **changes))
         else:
-            changed = copy.copy(record)
+            copied = copy.copy(record)
             for name, value in changes.items():
-                setattr(changed, name, value)
-        return self.stamp(changed, self.version(record))
+                setattr(copied, name, value)
+        return self.stamp(copied, self.version(record))
 
     @property
     def counts_remotely(self) -> bool:

@@ -11,7 +11,6 @@ A job that ended without success may also go straight back to running. A complet
 only when it is explicitly reopened: `requeue(force=True)`.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,6 +23,7 @@ from infra_core.runtime import clock, printable, redact_secrets
 
 from ..exceptions import JobRecordError, JobStateError
 from ._entity import to_utc
+from ._types import changed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -292,7 +292,7 @@ class JobRecord:
         if wanted is not JobStatus.RUNNING:
             outcome = "requeued" if wanted is JobStatus.PENDING else wanted.value
             changes |= attempt_ended(self, outcome, now=now, error=changes.get("error"))
-        return dataclasses.replace(self, status=wanted, updated_at=now, **changes)
+        return changed(self, status=wanted, updated_at=now, **changes)
 
 
 RecordT = TypeVar("RecordT", default=JobRecord)

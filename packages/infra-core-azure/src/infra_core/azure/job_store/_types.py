@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union
+from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union, cast
 
 from typing_extensions import TypeAliasType
 
@@ -22,7 +22,10 @@ from .._checks import type_name
 from ..exceptions import JobRecordError
 from ._entity import Int64, to_utc
 
-__all__ = ["Converter", "check_fields", "converter_for", "make"]
+__all__ = ["Converter", "changed", "check_fields", "converter_for", "make"]
+
+
+RecordT = TypeVar("RecordT")
 
 
 class Converter(NamedTuple):
@@ -317,6 +320,22 @@ def make(kind: Any, values: dict[str, Any]) -> Any:
 @lru_cache
 def _late(kind: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if not field.init]
+
+
+def changed(record: RecordT, **changes: Any) -> RecordT:
+    """Return a copy of a dataclass with other values in some fields.
+
+    Fields that its constructor does not take keep theirs, unless it makes them of the others.
+    """
+    known: Any = record
+    late = [name for name in _late(known.__class__) if hasattr(record, name)]
+    copied = dataclasses.replace(known, **{n: v for n, v in changes.items() if n not in late})
+    made = dataclasses.replace(known) if late else known
+    for name in late:
+        value = getattr(record, name)
+        if name in changes or value != getattr(made, name, None):
+            object.__setattr__(copied, name, changes.get(name, value))
+    return cast("RecordT", copied)
 
 
 def _nested(hint: type, where: str) -> Converter:

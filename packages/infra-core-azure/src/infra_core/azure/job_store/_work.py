@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +29,7 @@ from infra_core.runtime import (
 from ..exceptions import JobConflictError, JobRecordError
 from ._protocol import JobStore
 from ._records import JobRecord, JobStatus
+from ._types import changed
 
 if TYPE_CHECKING:
     from ._table_async import AsyncAzureTableJobStore
@@ -221,7 +222,7 @@ class _Work:
                 return
             done = job.complete()
             if isinstance(result, Mapping):  # whose keys may be of any type
-                done = replace(done, payload={**done.payload, **result})
+                done = changed(done, payload={**done.payload, **result})
             if await self._settle(job, done):
                 self.summary.completed += 1
         except JobRecordError as error:  # the handler returned, or put into the job, what cannot be
@@ -239,12 +240,12 @@ class _Work:
             return
         delay = timedelta(seconds=self.policy.ceiling(job.attempts - 1))
         waiting = failed.requeue(not_before=clock.utc_now() + delay)
-        if await self._settle(job, replace(waiting, error=failed.error)):
+        if await self._settle(job, changed(waiting, error=failed.error)):
             self.summary.retried += 1
 
     async def _put_back(self, held: JobRecord) -> None:
         """Put back a job that was cut off, which is not an attempt that failed."""
-        await self._settle(held, replace(held.requeue(), attempts=held.attempts - 1))
+        await self._settle(held, changed(held.requeue(), attempts=held.attempts - 1))
 
     async def _settle(self, held: JobRecord, job: JobRecord) -> bool:
         for _ in range(2):
@@ -254,7 +255,7 @@ class _Work:
                 renewed = _renewed(held, conflict.theirs)
                 if renewed is None:
                     break
-                job = replace(job, etag=renewed.etag)
+                job = changed(job, etag=renewed.etag)
             else:
                 return True
         self.summary.lost += 1
@@ -276,7 +277,7 @@ class _Work:
 
 def _renewed(held: JobRecord, stored: object) -> JobRecord | None:
     """Return what is stored of a job where that is as held, but for a renewal without an answer."""
-    if isinstance(stored, JobRecord) and replace(stored, lease_until=held.lease_until) == held:
+    if isinstance(stored, JobRecord) and changed(stored, lease_until=held.lease_until) == held:
         return stored
     return None
 
