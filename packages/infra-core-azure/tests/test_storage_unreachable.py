@@ -150,7 +150,7 @@ def test_container_gives_a_silent_server_its_timeout(make: Make, quiet: Quiet) -
     """`timeout` for each try, and no try more than `max_retries` says."""
     server = quiet()
     url = f"http://127.0.0.1:{server.port}"
-    client = make(url, timeout=0.1, connect_timeout=1, max_retries=1, backoff=0)
+    client = make(url, timeout=1, connect_timeout=1, max_retries=1, backoff=0)
     with pytest.raises(StorageTimeoutError):
         client.container()
     assert server.requests == 2

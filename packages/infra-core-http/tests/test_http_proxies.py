@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 import socketserver
 import ssl
 import threading
@@ -278,15 +279,16 @@ def test_credentials_reach_the_proxy_alone(
 
 def test_a_proxy_that_does_not_answer_is_named(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its variable, without its password."""
-    with Proxy() as proxy:
-        pass  # no server listens there any more
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://{LOGIN}@{proxy.where}")
-        with pytest.raises(FAILURES) as caught:
-            get(f"{scheme}://somewhere.test/page")
-        assert proxy.where in str(caught.value)
-        assert f"{scheme.upper()}_PROXY" in str(caught.value)
-        assert "nter2" not in str(caught.value)
+    with socket.socket() as held:  # so that no other server gets the port
+        held.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{held.getsockname()[1]}"
+        for scheme in ("http", "https"):
+            monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://{LOGIN}@{where}")
+            with pytest.raises(FAILURES) as caught:
+                get(f"{scheme}://somewhere.test/page")
+            assert where in str(caught.value)
+            assert f"{scheme.upper()}_PROXY" in str(caught.value)
+            assert "nter2" not in str(caught.value)
 
 
 def test_a_proxy_that_wants_credentials_is_named(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

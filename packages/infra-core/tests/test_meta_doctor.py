@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,10 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def closed_port() -> Iterator[int]:
+    with socket.socket() as held:  # so that no other server gets it
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def looked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, str]]:
