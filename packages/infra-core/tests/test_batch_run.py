@@ -1132,6 +1132,31 @@ def test_a_link_that_is_made_during_a_download_is_seen(
     assert [path for path in (tmp_path / "b" / "assets").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_program_may_change_its_folder_while_a_batch_runs(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """A relative `out` counts from the folder in which the batch was begun, to its end."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    urls = [origin.url(f"/{number}.txt") for number in range(3)]
+
+    def source() -> Iterator[str]:
+        yield urls[0]
+        os.chdir(tmp_path / "second")  # the fixture goes back
+        yield from urls[1:]
+
+    summary = run_batch(source(), batch_id="b", out="runs", concurrency=1, processes=processes)
+    folder = tmp_path / "first" / "runs" / "b"
+    assert summary.complete
+    assert summary.folder == str(folder)
+    assert summary.manifest == str(folder / "manifest.json")
+    assert summary.jobs == str(folder.parent / "jobs.sqlite3")
+    assert len([path for path in (folder / "assets").rglob("*") if path.is_file()]) == 3
+    assert list((tmp_path / "second").iterdir()) == []
+
+
 def test_a_deadline_ends_the_run_like_a_signal(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

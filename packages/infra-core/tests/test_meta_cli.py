@@ -225,6 +225,26 @@ def test_batch_can_be_held_once_only(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_paths_of_a_run_are_shown_as_its_folder_was_given(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    absolute: bool,
+) -> None:
+    """Relative ones can be read, and copied, without the path to the working folder."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "runs" if absolute else Path("runs")
+    Path("urls.txt").write_text("http://127.0.0.1:1/a\n")
+    with fast_time():
+        code = main(["run", "urls.txt", "--batch-id", "b", "--out", str(out), "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert shown["folder"] == str(out / "b")
+    assert shown["manifest"] == str(out / "b" / "manifest.json")
+    assert shown["jobs"] == str(out / "jobs.sqlite3")
+
+
 def test_jobs_are_listed_and_filtered(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Plain text has a line a job; a filter leaves the others out."""
     assert main(["jobs", "list", "b1", "--out", str(out)]) == 0

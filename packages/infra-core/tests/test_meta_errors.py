@@ -130,7 +130,7 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
         ),
         pytest.param(
             ["run", "urls", "--batch-id", "b", "--out", "file"],
-            ["'file/b'", "choose another output folder (--out)"],
+            ["file/b'", "choose another output folder (--out)"],
             id="out-is-a-file",
         ),
         pytest.param(

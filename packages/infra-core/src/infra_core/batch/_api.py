@@ -100,6 +100,9 @@ async def run_batch_async(
     if not isinstance(items, (Iterable, AsyncIterable)):
         raise TypeError(f"items is of type {type(items).__name__}: pass an iterable of URLs")
     chosen = _options_of(options, settings)
+    # The program may change its working folder while the batch runs.
+    scratch = None if chosen.scratch is None else chosen.scratch.absolute()
+    chosen = replace(chosen, out=chosen.out.absolute(), scratch=scratch)
     if chosen.processes == "auto":
         processes, concurrency = places_of(chosen, 0 if client is not None else length_of(items))
         chosen = replace(chosen, processes=processes, concurrency=concurrency)

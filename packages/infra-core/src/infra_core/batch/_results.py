@@ -175,9 +175,9 @@ class Summary:
         problems: What else went wrong, such as a manifest that could not be written; a line each.
         interrupted: Name of the signal that ended the run early.
         list_ended: Whether the list was read to its end.
-        manifest: Path of the manifest.
-        jobs: Where the jobs are recorded.
-        folder: The run's folder.
+        manifest: Path of the manifest, absolute.
+        jobs: Where the jobs are recorded: the path of a file, absolute, or "Table Storage".
+        folder: The run's folder, absolute.
     """
 
     batch_id: str

@@ -83,6 +83,11 @@ def _run(
             on_duplicate=lines.duplicate,
             on_event=reporter.on_event,
         )
+    if not options.out.is_absolute():  # shown as it was given
+        for name in ("folder", "manifest", "jobs"):
+            path = getattr(summary, name)
+            if path is not None and Path(path).is_absolute():
+                setattr(summary, name, os.path.relpath(path))
     lines.finish()
     if lines.error is not None:
         summary.list_ended = False
