@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import sqlite3
+import sys
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -194,4 +196,119 @@ def test_a_signal_ends_the_claiming_and_what_is_under_way_is_finished(
     counts = store.count_by_status("b")
     assert counts["completed"] == summary.completed
     assert counts["pending"] == 6 - summary.completed
+    store.close()
+
+
+class _Handler:
+    async def __call__(self, job: JobRecord) -> dict[str, str]:
+        await asyncio.sleep(0)
+        return {"by": job.job_id}
+
+
+@pytest.mark.parametrize(
+    "handler", [_Handler(), partial(_Handler()), lambda job: _Handler()(job)], ids=range(3)
+)
+def test_what_a_handler_returns_to_be_awaited_is_awaited(
+    store: "SqliteJobStore[JobRecord]", handler: Any
+) -> None:
+    """Whatever form it has: a job is not completed before its work is done."""
+    assert work_batch(store, "b", handler, concurrency=3).completed == 6
+    assert all(job.payload["by"] == job.job_id for job in store.iter_runs("b"))
+    store.close()
+
+
+def _cancelled(_: JobRecord) -> None:
+    raise asyncio.CancelledError
+
+
+async def _cancelled_async(_: JobRecord) -> None:
+    waiting: asyncio.Future[None] = asyncio.Future()
+    waiting.cancel()
+    await waiting
+
+
+def _changes_the_state(job: JobRecord) -> None:
+    job.status = JobStatus.COMPLETED
+
+
+def _changes_the_state_and_fails(job: JobRecord) -> None:
+    job.status = JobStatus.PENDING
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    "handler", [_cancelled, _cancelled_async, _changes_the_state, _changes_the_state_and_fails]
+)
+def test_a_handler_that_cancels_itself_or_spoils_its_job_fails_that_job_alone(
+    store: "SqliteJobStore[JobRecord]", handler: Any
+) -> None:
+    """The worker goes on, and the attempt counts: no job is given out for ever."""
+
+    def first(job: JobRecord) -> Any:
+        return handler(job) if job.job_id == "0" else None
+
+    summary = work_batch(store, "b", first, max_attempts=2, retry_seconds=0, poll_seconds=0.01)
+    assert summary == WorkSummary(completed=5, failed=1, retried=1)
+    failed = store.fetch("b", "0")
+    assert failed is not None
+    assert (failed.status, failed.attempts) == (JobStatus.FAILED, 2)
+    store.close()
+
+
+def test_a_handler_that_exits_ends_the_worker_and_leaves_no_job_behind(
+    store: "SqliteJobStore[JobRecord]",
+) -> None:
+    """Its attempt has failed, so that it cannot end one worker after another."""
+
+    def handler(_: JobRecord) -> None:
+        sys.exit(3)
+
+    with pytest.raises(SystemExit, match="3"):
+        work_batch(store, "b", handler, max_attempts=1)
+    jobs = list(store.iter_runs("b"))
+    assert [job.error for job in jobs if job.status is JobStatus.FAILED] == ["SystemExit: 3"]
+    assert not [job for job in jobs if job.status is JobStatus.RUNNING]
+    store.close()
+
+
+def test_a_delay_that_no_clock_can_show_is_the_longest_there_is(
+    store: "SqliteJobStore[JobRecord]",
+) -> None:
+    """The worker that meets one does not end by it."""
+
+    calls = count(1)
+
+    def handler(_: JobRecord) -> None:
+        if next(calls) == 6:
+            store.delete_batch("b")  # or the others would be waited for
+        raise ValueError
+
+    summary = work_batch(store, "b", handler, retry_seconds=1e300, max_retry_seconds=1e300)
+    assert summary == WorkSummary(retried=5, lost=1)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"handler": None}, "handler=None cannot be called"),
+        ({"concurrency": 0}, "concurrency must be positive"),
+        ({"poll_seconds": -1}, "poll_seconds=-1 is out of range"),
+    ],
+)
+def test_wrong_arguments_are_named_before_a_job_is_claimed(
+    store: "SqliteJobStore[JobRecord]", options: dict[str, Any], said: str
+) -> None:
+    """No attempt is used up by them."""
+    with pytest.raises((TypeError, ValueError), match=said):
+        work_batch(store, "b", **{"handler": print, **options})
+    assert store.count_by_status("b") == {"pending": 6}
+    store.close()
+
+
+@pytest.mark.parametrize("age", [timedelta.max, timedelta.min, timedelta(days=10**6)])
+def test_any_age_can_be_pruned(store: "SqliteJobStore[JobRecord]", age: timedelta) -> None:
+    """Also one that leads out of the calendar."""
+    store.save(JobRecord("b", "done").start().complete())
+    assert store.prune(older_than=age) == (1 if age < timedelta() else 0)
     store.close()

@@ -12,6 +12,7 @@ from infra_core.runtime import add_note, clock, printable, redact_secrets
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
 from ._binding import RecordBinding, moment_of, newest_first, same_write, status_of
+from ._entity import EARLIEST, LATEST
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
 from ._protocol import JobStore
@@ -209,7 +210,11 @@ class RowJobStore(JobStore[RecordT]):
         batch_id: str | None = None,
     ) -> int:
         if isinstance(older_than, timedelta):
-            older_than = clock.utc_now() - older_than
+            age = older_than
+            try:
+                older_than = clock.utc_now() - age
+            except OverflowError:
+                older_than = EARLIEST if age > timedelta() else LATEST
         elif not isinstance(older_than, datetime):
             raise TypeError(
                 f"older_than={older_than!r:.80} is not a time: pass a timedelta or a datetime"

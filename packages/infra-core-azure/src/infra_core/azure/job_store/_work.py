@@ -26,7 +26,9 @@ from infra_core.runtime import (
     refuse_running_loop,
 )
 
-from ..exceptions import JobConflictError, JobRecordError
+from .._checks import require_number
+from ..exceptions import JobConflictError, JobRecordError, JobStateError
+from ._entity import LATEST
 from ._protocol import JobStore
 from ._records import JobRecord, JobStatus
 from ._types import changed
@@ -106,9 +108,9 @@ async def work_batch_async(
     Args:
         store: The store; of `JobRecord` or records that inherit from it.
         batch_id: The batch.
-        handler: Given the job; a plain function runs in a thread, a coroutine function in the
-            event loop. A mapping that it returns is merged into the payload; one that cannot be
-            stored fails the job.
+        handler: Given the job; a plain function runs in a thread, a coroutine function, or what a
+            plain one returns to be awaited, in the event loop. A mapping that it returns is merged
+            into the payload; one that cannot be stored fails the job.
         worker: Name of the worker; host and process by default.
         concurrency: Jobs at a time.
         lease_seconds: How long a job stays with a worker that has died.
@@ -121,13 +123,16 @@ async def work_batch_async(
     Raises:
         AzureTableError: The store failed; what was under way has ended before.
     """
+    if not callable(handler):
+        raise TypeError(f"handler={handler!r:.80} cannot be called: pass a function of one job")
+    require_number("poll_seconds", poll_seconds, "0 or more seconds between two looks", least=0)
+    runtime = TaskRuntime(config=RuntimeConfig(concurrency=concurrency))
     name = worker or f"{socket.gethostname()}-{os.getpid()}"
     policy = RetryPolicy(
         max_retries=max(max_attempts - 1, 0), backoff=retry_seconds, max_backoff=max_retry_seconds
     )
     threads = ThreadPool("infra-core-work", concurrency)
     work = _Work(store, batch_id, handler, name, lease_seconds, max_attempts, policy, threads)
-    runtime = TaskRuntime(config=RuntimeConfig(concurrency=concurrency))
     with ExitStack() as stack:
         signals = None
         if threading.current_thread() is threading.main_thread():
@@ -194,27 +199,40 @@ class _Work:
     async def _one(self, job: JobRecord) -> None:
         held = _Held(job)
         renewing = asyncio.ensure_future(self._renew(held))
-        result, failure = None, None
+        # In a task of its own: what cancels itself has failed, and is not cut off.
+        handling = asyncio.ensure_future(self._handle(job))
         try:
             try:
-                result = await self._handle(job)
+                await asyncio.wait([handling])
             except asyncio.CancelledError:
+                handling.cancel()
+                await asyncio.wait([handling])
                 await held.release(renewing)
                 await self._put_back(held.record)
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's
-                failure = error
             await held.release(renewing)
+            cancelled = RuntimeError("the handler was cancelled, though not by the worker")
+            result, failure = (None, cancelled) if handling.cancelled() else handling.result()
             await self._end(held.record, result, failure)
+            if failure is not None and not isinstance(failure, Exception):
+                raise failure  # such as SystemExit: the job is settled, and the worker ends
         finally:
             self.busy -= 1
 
-    async def _handle(self, job: JobRecord) -> Any:
-        if inspect.iscoroutinefunction(self.handler):
-            return await self.handler(job)
-        return await self.handlers.run(self.handler, job)
+    async def _handle(self, job: JobRecord) -> tuple[Any, BaseException | None]:
+        """Return the result of the handler, or what it raised."""
+        try:
+            if inspect.iscoroutinefunction(self.handler):
+                result = await self.handler(job)
+            else:
+                result = await self.handlers.run(self.handler, job)
+            return await result if inspect.isawaitable(result) else result, None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is the job's
+            return None, error
 
-    async def _end(self, job: JobRecord, result: Any, failure: Exception | None) -> None:
+    async def _end(self, job: JobRecord, result: Any, failure: BaseException | None) -> None:
         """Settle a job whose handler has returned or failed."""
         try:
             if failure is not None:
@@ -225,21 +243,26 @@ class _Work:
                 done = changed(done, payload={**done.payload, **result})
             if await self._settle(job, done):
                 self.summary.completed += 1
-        except JobRecordError as error:  # the handler returned, or put into the job, what cannot be
+        except (JobRecordError, JobStateError) as error:
+            # The handler returned, or put into the job, what cannot be.
             stored = await self._call("fetch", self.batch, job.job_id)
             if stored is None or stored.etag != job.etag:
                 self.summary.lost += 1
             else:
                 await self._failed(stored, failure or error)
 
-    async def _failed(self, job: JobRecord, error: Exception) -> None:
+    async def _failed(self, job: JobRecord, error: BaseException) -> None:
         failed = job.fail(error)
         if job.attempts >= self.max_attempts:
             if await self._settle(job, failed):
                 self.summary.failed += 1
             return
-        delay = timedelta(seconds=self.policy.ceiling(job.attempts - 1))
-        waiting = failed.requeue(not_before=clock.utc_now() + delay)
+        try:
+            delay = timedelta(seconds=self.policy.ceiling(job.attempts - 1))
+            not_before = clock.utc_now() + delay
+        except OverflowError:
+            not_before = LATEST
+        waiting = failed.requeue(not_before=not_before)
         if await self._settle(job, changed(waiting, error=failed.error)):
             self.summary.retried += 1
 
