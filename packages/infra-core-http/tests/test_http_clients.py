@@ -352,17 +352,20 @@ async def test_a_client_left_open_is_closed_when_it_is_garbage(
 
 @pytest.mark.posix
 def test_a_forked_child_uses_connections_of_its_own(origin: FaultyOrigin) -> None:
-    """And leaves those of the parent alone."""
+    """And leaves those of the parent alone, whatever other threads did at that moment."""
     code = f"""
 import os, warnings, asyncio
 warnings.simplefilter("ignore")
-from infra_core.http import fetch, fetch_async
+from infra_core.http import fetch, fetch_async, get_shared_http_client
 url = {origin.url("/page")!r}
 fetch(url); asyncio.run(fetch_async(url))
+get_shared_http_client()._lock.acquire()
 pid = os.fork()
 if not pid:
+    get_shared_http_client().close()
     ok = fetch(url) == "hello" and asyncio.run(fetch_async(url)) == "hello"
     os._exit(0 if ok else 1)
+get_shared_http_client()._lock.release()
 _, status = os.waitpid(pid, 0)
 assert status == 0, status
 assert fetch(url) == "hello"
@@ -404,8 +407,8 @@ def test_the_blocking_client_has_the_same_limits(origin: FaultyOrigin) -> None:
             thread.join(10)
     assert origin.peak_in_flight == 2
     with RequestsHttpClient(max_per_second_per_host=10) as client, fast_time() as time:
-        for _ in range(3):
-            fetch(origin.url("/page"), client=client)
+        for deadline in (None, None, 60):
+            fetch(origin.url("/page"), client=client, deadline=deadline)
     assert sum(time.slept) == pytest.approx(0.2)
 
 

@@ -286,8 +286,8 @@ def test_a_proxy_that_does_not_answer_is_named(get: Get, monkeypatch: pytest.Mon
             monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://{LOGIN}@{where}")
             with pytest.raises(FAILURES) as caught:
                 get(f"{scheme}://somewhere.test/page")
-            assert where in str(caught.value)
-            assert f"{scheme.upper()}_PROXY" in str(caught.value)
+            unreachable = f"cannot connect to the proxy of {scheme.upper()}_PROXY: {where} "
+            assert unreachable in str(caught.value)
             assert "nter2" not in str(caught.value)
 
 
@@ -420,12 +420,12 @@ def test_a_socks_proxy_that_fails_is_named(get: Get, monkeypatch: pytest.MonkeyP
     with Proxy(refuse=403) as proxy:
         monkeypatch.setenv("all_proxy", f"socks5h://user:hunter2@{proxy.where}")
         if get.half != "plain":  # type: ignore[attr-defined] # httpcore leaves it open then
-            with pytest.raises(FAILURES) as caught:
+            words = r"all_proxy refused a connection to somewhere\.test:80 \(.*not allowed by"
+            with pytest.raises(FAILURES, match=words) as caught:
                 get("http://somewhere.test/page")
             assert proxy.where in str(caught.value)
-    with pytest.raises(FAILURES) as caught:
+    with pytest.raises(FAILURES, match=f"to the proxy of all_proxy: {proxy.where} ") as caught:
         get("http://somewhere.test/page")
-    assert proxy.where in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 

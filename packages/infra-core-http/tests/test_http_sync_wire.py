@@ -330,6 +330,38 @@ def test_only_2xx_is_a_success(serve: Serve, code: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: odd, Close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: odd\r\n\r\n",  # which nobody asked for
+    ],
+)
+def test_a_connection_that_the_server_means_to_end_is_not_used_again(
+    serve: Serve, head: bytes
+) -> None:
+    """By neither half, even if it is still open."""
+    origin = serve(lambda m, p, b: head if p == "/last" else OK)
+    refused = contextlib.suppress(requests.HTTPError, httpx.HTTPStatusError)
+    last, other = origin.url + "/last", origin.url + "/a"
+    with RequestsHttpClient() as client:
+        for url in (last, other):
+            with refused:
+                assert fetch(url, client=client, max_retries=0) == "ok"
+    assert origin.connections == 2
+
+    async def main() -> None:
+        async with AsyncHttpClient() as client:
+            for url in (last, other):
+                with refused:
+                    assert await fetch_async(url, client=client, max_retries=0) == "ok"
+
+    asyncio.run(main())
+    assert origin.connections == 4
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         b"HTTP/1.1 103 X\r\nLink: </a>\r\n\r\n" + OK,
@@ -595,6 +627,21 @@ def _handshake_with(answer: bytes | None) -> tuple[socket.socket, str]:
     open_ones: list[socket.socket] = []
     threading.Thread(target=serve_one, daemon=True).start()
     return listener, f"https://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def test_a_connection_that_does_not_come_is_a_connect_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a firewall that drops packets. A POST was not sent, and may be sent again."""
+
+    def connect(self: socket.socket, address: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    words = r"^connect to 127\.0\.0\.1:9 timed out after 3 s"
+    with fast_time() as time, pytest.raises(requests.ConnectTimeout, match=words):
+        request("POST", "http://127.0.0.1:9/", content=b"x", timeout=(3, 30), max_retries=1)
+    assert len(time.slept) == 1
 
 
 def test_a_handshake_that_does_not_end_is_a_connect_timeout() -> None:

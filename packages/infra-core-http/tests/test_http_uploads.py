@@ -76,6 +76,26 @@ def test_a_streamed_body_has_the_length_that_is_given(origin: FaultyOrigin, send
 
 
 @pytest.mark.parametrize(
+    ("method", "length"),
+    [("GET", []), ("HEAD", []), ("POST", ["0"]), ("PUT", ["0"]), ("PATCH", ["0"])],
+)
+@pytest.mark.parametrize("half", ["sync", "async", "plain"])
+def test_no_body_has_a_length_where_one_is_expected(
+    origin: FaultyOrigin, half: str, method: str, length: list[str]
+) -> None:
+    """Servers answer 411 to a POST that says nothing of its body; RFC 9110, section 8.6."""
+    url = origin.url("/in")
+
+    async def work() -> None:
+        async with AsyncHttpClient(http2=half == "plain") as client:
+            await request_async(method, url, client=client)
+
+    request(method, url) if half == "sync" else asyncio.run(work())
+    given = origin.requests[-1].raw_headers
+    assert [value for name, value in given if name.lower() == "content-length"] == length
+
+
+@pytest.mark.parametrize(
     ("parts", "word"), [([b"abcd", b"e"], "longer"), ([b"abcde"], "longer"), ([b"abc"], "shorter")]
 )
 def test_a_streamed_body_of_another_length_is_not_sent_as_if_whole(
