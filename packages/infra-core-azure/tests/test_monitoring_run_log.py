@@ -30,7 +30,7 @@ from uuid import UUID
 import pytest
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 
 from infra_core.azure.monitoring import (
     HeartbeatMonitor,
@@ -1106,6 +1106,149 @@ def test_a_state_with_impossible_numbers_doubles_no_line(
     assert container.text() == again.path.read_text()
 
 
+def test_a_blob_that_became_shorter_is_noticed_after_hours_without_a_line(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror's thread has ended meanwhile; with a log that is closed, nothing begins anew."""
+    monkeypatch.setattr(_run_log_mirror, "_IDLE_SECONDS", 0.01)
+    log = make(Client(container))
+    for number in range(2):
+        log.write("e", number=number)
+    assert log.flush(SOON)
+    assert log._mirror is not None
+    worker = log._mirror._worker
+    with worker.changed:
+        thread = worker._thread
+    if thread is not None:
+        thread.join(SOON)
+    container.blobs["runs/run.log"].data = b""
+    assert log.close(SOON)
+    assert container.text() == log.path.read_text()
+    container.blobs.clear()
+    assert log.close(SOON)
+    assert not container.blobs
+
+
+def rolled(make: Make, container: Container, **options: Any) -> RunLogWriter:
+    """A log of nine lines in five blobs."""
+    options = {"max_blocks": 2, "max_bytes": 1024, **options}
+    log = make(Client(container), **options)
+    for number in range(9):
+        log.write("e", number=number, text="x" * 900)
+        assert log.flush(SOON)
+    assert len(container.blobs) == 5
+    return log
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("damaged", [(0,), (3,), (1, 2), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("left", [None, 0, 1])
+def test_a_blob_before_that_became_shorter_is_filled_again(
+    left: int | None,
+    damaged: tuple[int, ...],
+    later: bool,
+    make: Make,
+    container: Container,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In its place, so that the blobs in their order hold the lines in theirs; or made anew."""
+    log = rolled(make, container)
+    assert not later or log.close(SOON)
+    for name in [name for name in container.blobs if order(name) in damaged]:
+        if left is None:
+            del container.blobs[name]
+        else:
+            blob = container.blobs[name]
+            blob.data, blob.blocks = b"".join(blob.data.splitlines(True)[:left]), left
+    if later:
+        log = make(Client(container), max_blocks=2, max_bytes=1024)
+        log.write("e", number=9)
+    assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == list(range(9 + later))
+    assert caplog.text.count("are sent again") == len(damaged) - ((left, damaged[-1]) == (1, 4))
+    before = container.appends
+    assert log.flush(SOON)
+    assert container.appends == before
+
+
+def test_blobs_before_of_which_only_the_metadata_changed_are_as_they_were(
+    make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is sent twice, and lines of others stay."""
+    log = rolled(make, container)
+    before = container.appends
+    for blob in container.blobs.values():
+        blob.metadata = "x"
+    container.blobs["runs/run.log"].data += b'{"number": "theirs"}\n'
+    assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == [0, 1, "theirs", *range(2, 9)]
+    assert container.appends == before
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("left", [None, 1])
+def test_lost_lines_of_blobs_before_are_reported(
+    left: int | None, make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that the disk still has are sent again."""
+    log = rolled(make, container, keep=3)  # lines 5 to 8
+    for name in ("runs/run.log", "runs/run.000002.log"):
+        blob = container.blobs[name]
+        blob.data = b"".join(blob.data.splitlines(True)[: left or 0])
+        blob.blocks = left or 0
+    log.write("e", number=9)
+    assert not log.flush(SOON)
+    numbers = [event["number"] for event in container.events()]
+    assert numbers == [*[0] * (left or 0), 2, 3, *[4] * (left or 0), *range(5, 10)]
+    assert "of run log blob runs/run.log are lost: they are on this disk no more" in caplog.text
+    assert not log.flush(SOON)
+
+
+@pytest.mark.parametrize("problem", ["sealed", "immutable", "another program's"])
+@pytest.mark.parametrize("damaged", [[0], [3], [1, 2]])
+def test_what_a_blob_before_takes_no_more_goes_to_the_newest(
+    damaged: list[int], problem: str, make: Make, container: Container
+) -> None:
+    """Behind what it has: rather a line is there twice than never."""
+    log = rolled(make, container)
+    for name in [name for name in container.blobs if order(name) in damaged]:
+        blob = container.blobs[name]
+        blob.data, blob.blocks = b"".join(blob.data.splitlines(True)[:1]), 1
+        if problem == "sealed":
+            blob.sealed = True
+        elif problem == "immutable":
+            blob.blocks = 2
+        elif order(name):  # the first is taken over
+            container.blobs[name] = Blob("BlockBlob", b'{"number": "theirs"}\n')
+    assert log.flush(SOON)
+    numbers = [event["number"] for event in container.events()]
+    assert {number for number in numbers if number != "theirs"} == set(range(9))
+    before = container.appends
+    log.write("e", number=9)
+    assert log.flush(SOON)
+    assert container.appends <= before + 3
+    assert container.events()[-1]["number"] == 9
+
+
+def test_as_many_blobs_before_are_looked_at_as_are_remembered(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A log that goes on for months asks for no more of them with each flush."""
+    monkeypatch.setattr(_run_log_targets, "_REMEMBERED", 2)
+    log = rolled(make, container)
+    look, asked = BlobClient.get_blob_properties, []
+
+    def counted(self: BlobClient, **options: Any) -> Properties:
+        asked.append(self.name)
+        return look(self, **options)
+
+    monkeypatch.setattr(BlobClient, "get_blob_properties", counted)
+    assert log.flush(SOON)
+    assert sorted(map(order, asked)) == [2, 3, 4]
+    state = json.loads((tmp_path / "_state" / "run_log_mirror.json").read_text())
+    assert [part["blob"] for part in state["before"]] == [2, 3]
+
+
 def test_a_blob_that_became_shorter_is_noticed_by_the_next_run(
     make: Make, container: Container
 ) -> None:
@@ -1319,26 +1462,31 @@ def test_a_block_blob_whose_removal_was_not_answered_costs_no_line(
     assert list(container.blobs) == ["runs/run.log"]
 
 
+BEFORE = ["shorten one before", "remove one before"]
 STEPS = st.lists(
     st.sampled_from(
         ["write"] * 6 + ["flush"] * 6
         + ["answer lost", "outage", "theirs", "shorten", "remove", "replace", "old state",
-           "no state", "restart"]
+           "no state", "restart", *BEFORE]
     ),
     max_size=40,
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example(steps=["write", "flush", "write", "flush", "remove", "shorten"], max_blocks=2, old=True)
 @given(steps=STEPS, max_blocks=st.sampled_from([2, 3, 50_000]), old=st.booleans())
 def test_whatever_happens_to_blob_and_state_every_line_is_in_the_mirror(
     steps: list[str], max_blocks: int, old: bool
 ) -> None:
-    """In order; and once, unless a blob was changed by others or the state is older than that."""
+    """In order; and once, unless a blob was changed by others or the state is older than that.
+
+    Without its state the mirror cannot know what the blobs before had.
+    """
+    assume(not {"old state", "no state"} & {*steps} or not {*BEFORE} & {*steps})
     with tempfile.TemporaryDirectory() as folder:
         state, before = Path(folder, "state.json"), b"{}"
-        container, shortened, number = Container(), False, 0
+        container, number = Container(), 0
         if old:
             container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"number": "old"}\n', 0)
         log = LogFile(Path(folder, "run.log"), max_bytes=100, fsync=False)
@@ -1362,16 +1510,21 @@ def test_whatever_happens_to_blob_and_state_every_line_is_in_the_mirror(
                 number += 1
             elif step == "flush":
                 before = state.read_bytes() if state.exists() else before
-                shortened = not mirror() and shortened
+                mirror()
             elif step in ("answer lost", "outage"):
                 container.failures = [HttpResponseError("no route") if step == "outage" else step]
             elif step == "theirs":
                 blob.data += b'{"number": "theirs"}\n'
             elif step == "shorten":
                 blob.data = b"".join(blob.data.splitlines(keepends=True)[: blob.blocks // 2])
-                shortened = True
             elif step == "remove":
                 container.blobs.pop(last, None)
+            elif step in BEFORE and len(container.blobs) > 1:
+                name = sorted(container.blobs, key=order)[number % (len(container.blobs) - 1)]
+                if step == "remove one before":
+                    del container.blobs[name]
+                else:
+                    container.blobs[name].data = container.blobs[name].data.splitlines(True)[0]
             elif step == "replace" and last:
                 container.blobs[last] = Blob("BlockBlob", b'{"number": "theirs"}\n', 0)
             elif step == "old state":

@@ -124,10 +124,7 @@ class RunLogMirror:
             state = MirrorState.load(self.state_path)
             try:
                 state.fit(self.log)
-                if look:
-                    target.look(state)
-                while data := state.read_batch(self.log):
-                    target.append(state, data)
+                for _ in target.mirror(state, look=look):
                     self._row = 0
                     state.save(self.state_path)
             finally:

@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from io import BytesIO
 from os.path import splitext
 from pathlib import Path
@@ -34,9 +34,11 @@ _ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_ti
 _HELD_UP = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
 _SEALED = "BlobIsSealed"  # for ever
 _BATCH_BYTES = 4 * 1024 * 1024  # the limit of Append Block in every version of the service
-_ANCHOR_BYTES = 512  # how much of what was mirrored last is compared with what is there
+_ANCHOR_BYTES = 512  # how much of the line that was mirrored last is compared with what is there
 _LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or kept
 _LARGEST = 2**40  # no log is that long; a larger number is damage
+_END: Position = (_LARGEST, 0)
+_REMEMBERED = 20  # full blobs that are looked at, too: five days of a batch every half second
 
 
 @dataclass
@@ -45,26 +47,34 @@ class MirrorState:
 
     reached: Position = (0, 0)  # everything before this is mirrored
     begin: Position = (0, 0)  # what is before this is in the blobs before, if there are any
-    anchor: str = ""  # digest of the last bytes before that, so that a replaced file is noticed
+    anchor: str = ""  # digest of the last line before that, so that a replaced file is noticed
     blob: int = 0  # number of the append blob
     position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
     blocks: int = 0  # blocks in it
     etag: str = ""  # its ETag then; empty while it is not known
     end: int = -1  # where in the blob the last line that is mirrored ends; -1 where not known
+    before: list["MirrorState"] = field(default_factory=list)  # of the blobs before, the newest
 
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
         """Read a state file; one that is missing or damaged is new: the blob shows the rest."""
-        new = cls()
         try:
-            data = {**vars(new), **json.loads(path.read_bytes())}
-            found = cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
-        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
-            return new
+            return cls._read(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return cls()
+
+    @classmethod
+    def _read(cls, given: dict[str, Any]) -> "MirrorState":
+        found = cls(**given)
+        found.before = [cls._read(each) for each in found.before]  # type: ignore[arg-type]
+        (segment, offset), (first, start) = found.reached, found.begin
+        found.reached, found.begin = (segment, offset), (first, start)
         counts = (found.position + 1, found.end + 1, found.blob, found.blocks)
         numbers = (*found.reached, *found.begin, *counts)
         fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
-        return found if fits and len(numbers) == 8 else new
+        if not (fits and isinstance(found.etag, str)):
+            raise ValueError(numbers)
+        return found
 
     def save(self, path: Path) -> None:
         """Write the state; the lines themselves are what is durable, so without a flush."""
@@ -75,37 +85,44 @@ class MirrorState:
         segments, segment = log.segments(), self.reached[0]
         if segment < segments[-1] and segment not in segments:  # a new state, or a tidied folder
             self.go(log, (min(number for number in segments if number > segment), 0))
-        elif segment > segments[-1] or self.anchor != _digest(self._last(log)):
+        elif segment > segments[-1] or self.anchor != _digest(self.last_line(log)):
             self.go(log, (segments[0], 0))
-            self.position, self.begin = -1, (0, 0)
+            self.position, self.begin, self.before = -1, (0, 0), []
 
     def go(self, log: LogFile, position: Position) -> None:
         """Go on from a position of the log."""
         self.reached, self.end = position, -1
-        self.anchor = _digest(self._last(log))
+        self.anchor = _digest(self.last_line(log))
 
-    def read_batch(self, log: LogFile) -> bytes:
+    def roll(self) -> None:
+        """Go on with the next blob."""
+        self.before = [*self.before, replace(self, before=[])][-_REMEMBERED:]
+        self.blob += 1
+        self.position = self.end = -1
+        self.blocks, self.begin = 0, self.reached
+
+    def read_batch(self, log: LogFile, until: Position = _END) -> bytes:
         """Return the next bytes to mirror: lines of one segment, as many as one append takes."""
-        while True:
-            done = log.segments()[-1] > self.reached[0]
-            data = log.read(self.reached, _BATCH_BYTES)
+        while self.reached < until:
+            segment, offset = self.reached
+            done = log.segments()[-1] > segment
+            most = until[1] - offset if segment == until[0] else _BATCH_BYTES
+            data = log.read(self.reached, min(most, _BATCH_BYTES))
             if whole := data.rfind(b"\n") + 1:
                 return data[:whole]
             if len(data) == _BATCH_BYTES or (done and data):  # of a line as long, or without an end
                 return data
             if not done:
-                return b""
-            self.go(log, (self.reached[0] + 1, 0))
+                break
+            self.go(log, (segment + 1, 0))
+        return b""
 
     def last_line(self, log: LogFile) -> bytes:
-        """Return the last line that is mirrored, of one longer than an anchor the end."""
-        last = self._last(log)
-        return last[last.rfind(b"\n", 0, -1) + 1 :]
-
-    def _last(self, log: LogFile) -> bytes:
+        """Return the last line that is mirrored, of a long one the end."""
         segment, end = self.reached
         start = max(0, end - _ANCHOR_BYTES)
-        return log.read((segment, start), end - start)
+        last = log.read((segment, start), end - start)
+        return last[last.rfind(b"\n", 0, -1) + 1 :]
 
 
 def _digest(data: bytes) -> str:
@@ -131,27 +148,58 @@ class AppendBlobTarget:
     pause = 0.0
     lost: bool = field(default=False, init=False)  # lines neither in the blob nor on this disk
 
-    def append(self, state: MirrorState, data: bytes) -> None:
-        """Take one step to append the lines at which the state stands: open, append, find, roll."""
+    def mirror(self, state: MirrorState, *, look: bool) -> Iterator[None]:
+        """Append what is not there yet, step by step; with `look`, also what any blob has lost."""
+        if look:
+            self._look([*state.before, state])
+            for part, following in zip(state.before, [*state.before, state][1:], strict=True):
+                yield from self._fill(part, state, following.begin)
+        yield from self._fill(state, state)
+
+    def _look(self, parts: list[MirrorState]) -> None:
+        """Compare blobs with what was confirmed, which is trusted where they cannot be asked."""
+        try:
+            found = [(part, self._properties(part)) for part in parts if part.position >= 0]
+        except Exception as error:  # noqa: BLE001 - a token that may only append, say
+            _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
+            return
+        for part, properties in found:
+            self._find_place(part, properties)
+
+    def _fill(
+        self, part: MirrorState, newest: MirrorState, until: Position = _END
+    ) -> Iterator[None]:
+        while data := part.read_batch(self.log, until):
+            if not self._append(part, data):
+                _log.info("run log blob %s takes no more lines", self._blob(part).blob_name)
+                if part is newest:
+                    part.roll()
+                else:  # the newest takes them, and rather twice what is behind them
+                    newest.begin = min(newest.begin, part.reached)
+                    newest.go(self.log, min(newest.reached, part.reached))
+                    part.reached = until
+            yield
+
+    def _append(self, state: MirrorState, data: bytes) -> bool:
+        """Take one step: open the blob, append lines, or find the place; False when it is full."""
         try:
             if state.position < 0:
-                self._open(state)
-            elif state.blocks >= self.max_blocks:
-                self.look(state)  # for the last time
-                self._roll(state)
-            else:
-                answer = self._blob(state).append_block(
-                    data,
-                    length=len(data),
-                    appendpos_condition=state.position,
-                    etag=state.etag or None,
-                    match_condition=MatchConditions.IfNotModified if state.etag else None,
-                    **_ONE_TRY,
-                )
-                state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
-                state.position = state.end = int(str(answer["blob_append_offset"])) + len(data)
-                state.blocks = int(str(answer["blob_committed_block_count"]))
-                state.etag = str(answer["etag"] or "")  # which a proxy may have left out
+                return self._open(state)
+            if state.blocks >= self.max_blocks:
+                self._look([state])  # while the disk has what it may have lost
+                return state.blocks < self.max_blocks
+            answer = self._blob(state).append_block(
+                data,
+                length=len(data),
+                appendpos_condition=state.position,
+                etag=state.etag or None,
+                match_condition=MatchConditions.IfNotModified if state.etag else None,
+                **_ONE_TRY,
+            )
+            state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
+            state.position = state.end = int(str(answer["blob_append_offset"])) + len(data)
+            state.blocks = int(str(answer["blob_committed_block_count"]))
+            state.etag = str(answer["etag"] or "")  # which a proxy may have left out
         except HttpResponseError as error:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
@@ -163,25 +211,15 @@ class AppendBlobTarget:
             elif code == _SEALED or (
                 status == 409 and state.position > 0 and code not in _HELD_UP
             ):  # 50,000 blocks, say, which a blob that never took any line has not
-                _log.info("run log blob %s takes no more lines", self._blob(state).blob_name)
-                self._roll(state)
+                return False
             else:
                 if status == 403:  # a token that may append may not be allowed to compare ETags
                     state.etag = ""
                 raise
+        return True
 
-    def look(self, state: MirrorState) -> None:
-        """Look whether the blob has what was confirmed; one that cannot be asked is trusted."""
-        try:
-            properties = self._properties(state)
-        except Exception as error:  # noqa: BLE001 - a token that may only append, say
-            _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
-            return
-        if state.position >= 0:
-            self._find_place(state, properties)
-
-    def _open(self, state: MirrorState) -> None:
-        """Make the blob, or go on with the one that is there."""
+    def _open(self, state: MirrorState) -> bool:
+        """Make the blob, or go on with the one that is there; False when that takes no lines."""
         blob = self._blob(state)
         try:
             answer = blob.create_append_blob(
@@ -195,12 +233,12 @@ class AppendBlobTarget:
             if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
                 raise
             properties = blob.get_blob_properties(**_ONE_TRY)
-            if properties.blob_type == "AppendBlob":
-                self._find_place(state, properties)
-            else:
-                self._take_over(state, properties)
+            if properties.blob_type != "AppendBlob":
+                return self._take_over(state, properties)
+            self._find_place(state, properties)
+        return True
 
-    def _take_over(self, state: MirrorState, properties: BlobProperties) -> None:
+    def _take_over(self, state: MirrorState, properties: BlobProperties) -> bool:
         """Have an append blob replace the block blob of 0.7, under the name its readers know.
 
         Its lines become segment 0 of the log, where this disk does not begin with them, and go to
@@ -232,14 +270,9 @@ class AppendBlobTarget:
                 blob.blob_name,
                 type(error).__name__,
             )
-            self._roll(state)
-        else:
-            _log.info("run log blob %s, a block blob, is made an append blob", blob.blob_name)
-
-    def _roll(self, state: MirrorState) -> None:
-        state.blob += 1
-        state.position = state.end = -1
-        state.blocks, state.begin = 0, state.reached
+            return False
+        _log.info("run log blob %s, a block blob, is made an append blob", blob.blob_name)
+        return True
 
     def _find_place(self, state: MirrorState, properties: BlobProperties | None) -> bool:
         """Go on behind the last line of ours in the blob; False when it is as we left it.
@@ -253,20 +286,15 @@ class AppendBlobTarget:
         whole = size >= left
         if whole and state.end >= 0:  # as long, but with lines of others in place of ours?
             whole = self._read(state, state.end - len(line), len(line)) == line
-        first = (self.log.segments()[0], 0)
-        start = max(first, state.begin)
-        if whole:
-            behind = self._last_line(state, max(0, left), size, state.reached)
-            place, end = behind or (state.reached, state.end)
-        elif found := self._last_line(state, 0, size, start):
-            place, end = found
+        if whole:  # a batch whose answer was lost begins where the one before ended
+            start, low = state.reached, max(0, left)
         else:
-            place, end = start, -1
-            if state.begin < first > (1, 0):
-                self.lost = True
-                _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
-            if state.blob > 0:  # what took all of it may have taken the end of the one before
-                state.blob, state.begin, place, properties = state.blob - 1, (0, 0), first, None
+            start, low = max((self.log.segments()[0], 0), state.begin), max(0, size - _LARGEST_READ)
+        found = self._last_line(state, low, min(size, low + _LARGEST_READ), start)
+        place, end = found or (start, state.end if whole else -1)
+        if not (whole or found) and state.begin < start > (1, 0):
+            self.lost = True
+            _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
         if place < state.reached:
             _log.warning(
                 "run log blob %s has not all of the %d bytes that were confirmed (a failover, a "
@@ -289,7 +317,6 @@ class AppendBlobTarget:
         That is in the log, and in the blob. Of lines that are alike, those that stand there count
         from the first one on: rather one is sent twice than one never.
         """
-        low = max(low, high - _LARGEST_READ)
         while high > low:
             begin = max(low, high - _BATCH_BYTES)
             data, place, last = self._read(state, begin, high - begin), start, b""
@@ -338,16 +365,16 @@ class UploadFileTarget:
     pause: float = field(default=1.0, init=False)  # seconds until the next upload
     lost = False
 
-    def append(self, state: MirrorState, data: bytes) -> None:
-        """Upload the segment that has grown."""
-        log, segment = self.log, state.reached[0]
-        rotated = log.segments()[-1] > segment
-        path = log.segment_path(segment) if rotated else log.path
-        size, started = path.stat().st_size, clock.monotonic()
-        call_strictly(self.upload_file, path)
-        self.pause = max(1.0, 4 * (clock.monotonic() - started))
-        if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
-            state.go(log, (segment, size))
-
-    def look(self, state: MirrorState) -> None:
-        """Do nothing: the client cannot say what it has."""
+    def mirror(self, state: MirrorState, *, look: bool) -> Iterator[None]:
+        """Upload the segments that have grown; the client cannot say what it has."""
+        log = self.log
+        while state.read_batch(log):
+            segment = state.reached[0]
+            rotated = log.segments()[-1] > segment
+            path = log.segment_path(segment) if rotated else log.path
+            size, started = path.stat().st_size, clock.monotonic()
+            call_strictly(self.upload_file, path)
+            self.pause = max(1.0, 4 * (clock.monotonic() - started))
+            if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
+                state.go(log, (segment, size))
+            yield

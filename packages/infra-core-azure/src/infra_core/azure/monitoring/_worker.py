@@ -60,6 +60,7 @@ class Worker:
         self.changed = threading.Condition()  # the one lock, which a thread may take twice
         self.asked = self.finished = self._flush = 0  # numbers of requests
         self._thread: threading.Thread | None = None
+        self._closed = True  # also while nothing was asked; a thread that is idle ends without
         _alive.discard(self)
 
     @property
@@ -92,11 +93,12 @@ class Worker:
     def flush(self, timeout: float, *, until: Callable[[], bool] = _never) -> bool:
         """Have the work done at once, wait for it, and return whether all asked before is done.
 
+        A worker that is closed, and of which nothing was asked since, has nothing to do.
         `until` ends the waiting, too; it is asked whenever `changed` is notified.
         """
         require_number("timeout", timeout, "seconds, or math.inf to wait until it is done")
         with self.changed:
-            if self._thread is None and not self.pending:
+            if self._closed and not self.pending:
                 return True
             self.asked += 1
             number = self._flush = self.asked
@@ -132,7 +134,7 @@ class Worker:
     def close(self) -> None:
         """End the thread, after the work that it is at; waits for it only when it is idle."""
         with self.changed:
-            thread, self._thread = self._thread, None
+            thread, self._thread, self._closed = self._thread, None, True
             idle = not self.pending
             self.changed.notify_all()
         _alive.discard(self)
@@ -147,7 +149,7 @@ class Worker:
             thread.start()
         except RuntimeError:  # the interpreter is ending, or the system has no thread to give
             return False
-        self._thread = thread
+        self._thread, self._closed = thread, False
         if self.at_exit is not None:
             _remember(self)
         return True
