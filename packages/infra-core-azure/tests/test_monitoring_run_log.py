@@ -1325,6 +1325,23 @@ def test_a_lost_state_doubles_no_line(make: Make, container: Container, tmp_path
     assert container.text() == again.path.read_text()
 
 
+@pytest.mark.parametrize("most", [200, 2_000, 64 * 1024 * 1024])
+def test_a_lost_state_doubles_no_line_of_a_large_blob(
+    most: int, make: Make, container: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Our last line is looked for at its end."""
+    monkeypatch.setattr(_run_log_targets, "_LARGEST_READ", most)
+    log = make(Client(container))
+    for number in range(50):
+        log.write("e", number=number)
+    assert log.close(SOON)
+    (tmp_path / "_state" / "run_log_mirror.json").unlink()
+    again = make(Client(container))
+    again.write("e", number=50)
+    assert again.flush(SOON)
+    assert container.text() == again.path.read_text()
+
+
 def test_a_blob_that_must_not_be_looked_at_is_trusted(
     make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:

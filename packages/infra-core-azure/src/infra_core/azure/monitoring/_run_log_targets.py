@@ -286,10 +286,9 @@ class AppendBlobTarget:
         whole = size >= left
         if whole and state.end >= 0:  # as long, but with lines of others in place of ours?
             whole = self._read(state, state.end - len(line), len(line)) == line
-        if whole:  # a batch whose answer was lost begins where the one before ended
-            start, low = state.reached, max(0, left)
-        else:
-            start, low = max((self.log.segments()[0], 0), state.begin), max(0, size - _LARGEST_READ)
+        start = state.reached if whole else max((self.log.segments()[0], 0), state.begin)
+        # A batch whose answer was lost begins where the one before ended.
+        low = left if whole and left >= 0 else max(0, size - _LARGEST_READ)
         found = self._last_line(state, low, min(size, low + _LARGEST_READ), start)
         place, end = found or (start, state.end if whole else -1)
         if not (whole or found) and state.begin < start > (1, 0):
