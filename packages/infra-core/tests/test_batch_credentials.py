@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from infra_core.batch import BatchError, BatchItem, BatchOptions, run_batch
+from infra_core.batch import BatchError, BatchOptions, run_batch
 from infra_core.batch._credentials import cookie_jar, with_credentials
-from infra_core.batch._download import Downloads
+from infra_core.batch._download import Downloads, WorkItem
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import bearer_files_of, headers_of
@@ -166,7 +166,7 @@ def test_each_form_of_a_host_counts_in_a_netrc_file_as_in_a_header(
     file = tmp_path / "netrc"
     file.write_text(f"\ufeffmachine {machine} login me password x\n", encoding="utf-8")
     downloads = Downloads(options_of(tmp_path, netrc=file), tmp_path, lambda retry: None)
-    assert downloads._headers(BatchItem(url)) == {"Authorization": "Basic bWU6eA=="}
+    assert downloads._headers(WorkItem("1", url, "1")) == {"Authorization": "Basic bWU6eA=="}
 
 
 def test_an_odd_line_of_the_users_own_netrc_file_does_not_end_the_run(

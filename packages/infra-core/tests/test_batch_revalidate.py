@@ -10,7 +10,6 @@ import pytest
 from infra_core.azure.job_store import JobStatus, SqliteJobStore
 from infra_core.batch import BatchError, BatchOptions, BatchResult, Summary, job_id_of, run_batch
 from infra_core.batch._download import Downloads, WorkItem
-from infra_core.batch._items import BatchItem
 from infra_core.http.testing import FaultyOrigin, status
 
 pytestmark = [pytest.mark.usefixtures("no_azure"), pytest.mark.as_windows]
@@ -151,10 +150,10 @@ async def test_workers_elsewhere_ask_as_well(origin: FaultyOrigin, tmp_path: Pat
     origin.add("/x", b"x", etag='"1"')
     options = BatchOptions(batch_id="b", out=tmp_path)
     worker = Downloads(options, tmp_path / "b", lambda _: None, {})
-    item = BatchItem(origin.url("/x"))
     await worker.open()
     try:
-        outcome = await worker.fetch(WorkItem("1", item, "assets/x", ('"1"', None)))
+        work = WorkItem("1", origin.url("/x"), "assets/x", held=('"1"', None))
+        outcome = await worker.fetch(work)
     finally:
         await worker.close()
     assert outcome is not None

@@ -224,7 +224,7 @@ def test_headers_of_a_host_know_it_in_every_form(
     """The port that a scheme implies, letter case, a final dot, brackets, IDNA."""
     options = BatchOptions(batch_id="b", out=tmp_path, host_headers={host: {"X": "y"}})
     downloads = Downloads(options, tmp_path, lambda retry: None)
-    assert downloads._headers(BatchItem(url)) == ({"X": "y"} if sent else {})
+    assert downloads._headers(WorkItem("1", url, "1")) == ({"X": "y"} if sent else {})
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529])
@@ -638,10 +638,9 @@ def test_mappings_of_any_kind_go_to_other_processes(tmp_path: Path) -> None:
     options = BatchOptions(batch_id="b", out=tmp_path, headers=given, host_headers={"h": given})
     item = BatchItem("http://h/", "n", "md5:" + "0" * 32, given, MappingProxyType({"n": 1}))
     shard = WorkItem.of(Job(item, JobRecord("b", "1"), "assets/1"))
-    options, (_, sent, path, _) = pickle.loads(pickle.dumps((options, shard)))
+    options, sent = pickle.loads(pickle.dumps((options, shard)))
     assert (options.headers, options.host_headers) == ({"A": "b"}, {"h": {"A": "b"}})
-    assert sent == BatchItem(item.url, None, item.checksum, {"A": "b"})
-    assert path == "assets/1"
+    assert sent == ("1", item.url, "assets/1", item.checksum, {"A": "b"}, (None, None))
 
 
 def test_a_worker_does_not_run_the_main_module_of_the_program(
@@ -704,7 +703,7 @@ async def test_no_download_begins_once_the_run_is_asked_to_end(
         stopped.set()
 
     async def download(_: Any, work: WorkItem, *rest: Any) -> Outcome:
-        asked.append(work.item.url)
+        asked.append(work.url)
         signal.raise_signal(signal.SIGTERM)
         await stopped.wait()
         return Outcome(job_id=work.job_id, status="failed", error="gone")
@@ -726,7 +725,7 @@ async def test_a_turn_at_a_host_that_comes_too_late_begins_no_download(
     downloads = Downloads(BatchOptions(batch_id="b", out=tmp_path), tmp_path, lambda retry: None)
     downloads.stop()
     item = BatchItem(origin.url("/1.txt"))
-    assert await downloads.fetch(WorkItem(item.job_id, item, "1")) is None
+    assert await downloads.fetch(WorkItem(item.job_id, item.url, "1")) is None
     await downloads.close()
     assert origin.count("/1.txt") == 0
 
@@ -785,7 +784,7 @@ def test_workers_are_given_as_many_items_as_they_say_once_they_are_there(
         async def open(self) -> None:
             self.width, self.asked, self.all_asked = 5, 0, asyncio.Event()
 
-        async def fetch(self, work: WorkItem | Job) -> Outcome | None:
+        async def fetch(self, work: WorkItem) -> Outcome | None:
             self.asked += 1
             if self.asked == self.width:
                 self.all_asked.set()
@@ -807,7 +806,7 @@ async def test_a_rate_for_each_host_keeps_no_run_from_its_end(tmp_path: Path) ->
     downloads = Downloads(options, tmp_path, lambda retry: None)
     assert downloads._rate is not None
     downloads._rate.reserve(clock.monotonic(), ("127.0.0.1", 9))
-    work = WorkItem("1", BatchItem("http://127.0.0.1:9/"), "1")
+    work = WorkItem("1", "http://127.0.0.1:9/", "1")
     waiting = asyncio.ensure_future(downloads.fetch(work))
     await asyncio.sleep(0)
     downloads.stop()
@@ -818,7 +817,7 @@ def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:
     """A signal may cut off their start; `multiprocessing` sends one that they ignore."""
     program = f"""
 import asyncio
-from infra_core.batch import BatchItem, BatchOptions
+from infra_core.batch import BatchOptions
 from infra_core.batch._download import WorkItem
 from infra_core.batch._workers import ProcessWorkers
 
@@ -826,7 +825,7 @@ async def main():
     options = BatchOptions(batch_id="b", out={str(tmp_path)!r}, processes=2, retries=0)
     workers = ProcessWorkers(options, options.out, print, {{}})
     workers._workers = [worker := workers._started(asyncio.get_running_loop())]
-    await worker.fetch(WorkItem("1", BatchItem("http://127.0.0.1:9/"), "x"))  # it is there
+    await worker.fetch(WorkItem("1", "http://127.0.0.1:9/", "x"))  # it is there
     exit("cut off")
 
 if __name__ == "__main__":
@@ -859,7 +858,7 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
     options = BatchOptions(batch_id="b", out=tmp_path, concurrency=1)
     serving = asyncio.ensure_future(_workers._serve(theirs, options, tmp_path, {}))
     items = [BatchItem(f"http://h.example/{number}") for number in range(3)]
-    ours.send([(7 + n, WorkItem(i.job_id, i, "assets/x")) for n, i in enumerate(items)])
+    ours.send([(7 + n, WorkItem(i.job_id, i.url, "assets/x")) for n, i in enumerate(items)])
     await begun.wait()
     ours.send(_workers._STOP)
     ended: dict[int, Outcome | None] = {}
@@ -883,8 +882,7 @@ async def test_an_item_of_a_worker_that_dies_is_not_done_again_once_the_run_is_t
     workers = _workers.ProcessWorkers(options, tmp_path, lambda _: None, {})
     await workers.open()
     workers.stop()
-    item = BatchItem("http://h.example/")
-    outcome = await workers.fetch(Job(item, JobRecord("b", item.job_id), "assets/x"))
+    outcome = await workers.fetch(WorkItem("1", "http://h.example/", "assets/x"))
     assert (outcome, died.await_count) == (None, 1)
 
 

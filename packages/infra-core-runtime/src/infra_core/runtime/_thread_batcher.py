@@ -88,11 +88,11 @@ class ThreadBatcher(Generic[T]):
         done: asyncio.Future[None] = loop.create_future()
         lane.add(done, item)
         try:
-            await asyncio.shield(done)
+            await done
         except asyncio.CancelledError:
             if not lane.take_back(done):
                 with suppress(Exception, asyncio.CancelledError):
-                    await until_done(done)
+                    await until_done(lane.end_of(done))
             raise
         finally:
             del done  # its error's traceback refers to this frame: without this, a cycle
@@ -108,6 +108,8 @@ class _Lane(Generic[T]):
     _linger: float
     _coming: Callable[[], bool]
     _waiting: "dict[asyncio.Future[None], T]" = field(default_factory=dict)
+    # Each with what is set at its end: another future where it was cancelled with its await.
+    _begun: "dict[asyncio.Future[None], asyncio.Future[None]]" = field(default_factory=dict)
     _running: int = 0
     _due: asyncio.Handle | None = None
     _lingers: bool = False  # what is due; a timer of uvloop is not an asyncio.TimerHandle
@@ -136,12 +138,19 @@ class _Lane(Generic[T]):
         """Forget an item, unless its batch has begun."""
         return self._waiting.pop(done, self) is not self
 
+    def end_of(self, done: "asyncio.Future[None]") -> "asyncio.Future[None]":
+        """Return what is done when the batch of an item has ended."""
+        if done in self._begun and done.cancelled():
+            self._begun[done] = done.get_loop().create_future()
+        return self._begun.get(done, done)
+
     def _begin(self) -> None:
         self._due = None
         while self._waiting and self._running < self._workers:
             batch = dict(islice(self._waiting.items(), self._size))
             for done in batch:
                 del self._waiting[done]
+                self._begun[done] = done
             self._running += 1
             call = file_threads.start(self._call, list(batch.values()))
             call.add_done_callback(partial(self._end, list(batch)))
@@ -166,7 +175,10 @@ class _Lane(Generic[T]):
         call: "asyncio.Future[Sequence[BaseException | None]]",
     ) -> None:
         self._running -= 1
-        for done, error in zip(batch, call.result(), strict=True):
+        for item, error in zip(batch, call.result(), strict=True):
+            done = self._begun.pop(item)
+            if done.cancelled():
+                continue
             if error is None:
                 done.set_result(None)
             elif isinstance(error, StopIteration):  # which no future can hold

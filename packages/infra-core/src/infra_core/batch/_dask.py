@@ -18,7 +18,6 @@ from ._errors import BatchError, one_line
 from ._results import HERE, BatchRetry, Outcome
 
 if TYPE_CHECKING:
-    from ._jobs import Job
     from ._options import BatchOptions
 
 __all__ = ["DaskWorkers"]
@@ -104,7 +103,7 @@ class DaskWorkers:
         self._pickled = pickle.dumps((share_of(options, len(threads)), *rest))
         self._runtime = DaskTaskRuntime(self._client, config=RuntimeConfig(concurrency=_WIDTH))
 
-    async def fetch(self, work: "Job") -> Outcome | None:
+    async def fetch(self, work: WorkItem) -> Outcome | None:
         """Have an item done by a worker, with others that are asked for at the same time.
 
         Raises:
@@ -112,7 +111,7 @@ class DaskWorkers:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Outcome | None] = loop.create_future()
-        self._gathered.append((WorkItem.of(work), done))
+        self._gathered.append((work, done))
         if len(self._gathered) == self._shard:
             self._begin()
         elif len(self._gathered) == 1:
@@ -220,7 +219,7 @@ class _ShardWorker(Downloads):
         retries, self._retries[:] = list(self._retries), []
         return ShardResult(outcomes, retries, self._why)
 
-    async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
+    async def fetch(self, work: WorkItem) -> Outcome | None:
         """Do an item, and stop where it says that the run is to end."""
         outcome = await super().fetch(work)
         if outcome is None:

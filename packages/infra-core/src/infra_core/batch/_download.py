@@ -15,7 +15,7 @@ from infra_core.runtime import RateLimit, clock, error_chain, sanitize_url
 
 from ._errors import BatchError, one_line
 from ._folder import ASSETS, KNOWN_FOLDERS, check_links, leads_nowhere
-from ._items import BatchItem, origin_of
+from ._items import origin_of
 from ._names import INCOMING
 from ._results import BatchRetry, Outcome
 
@@ -77,17 +77,18 @@ class WorkItem(NamedTuple):
     """What a download needs of a job: it can be pickled, and done again when a worker dies."""
 
     job_id: str
-    item: BatchItem
+    url: str
     path: str
-    held: tuple[str | None, str | None] = (None, None)
+    checksum: str | None = None
+    headers: Mapping[str, str] | None = None
+    held: tuple[str | None, str | None] = (None, None)  # ETag and Last-Modified of the file here
 
     @classmethod
     def of(cls, job: "Job") -> "WorkItem":
         """What is sent of a job: no metadata, and headers that can be pickled."""
         item = job.item
         headers = None if item.headers is None else dict(item.headers)
-        needed = BatchItem(item.url, checksum=item.checksum, headers=headers)
-        return cls(job.job_id, needed, job.path, job.held)
+        return cls(job.job_id, item.url, job.path, item.checksum, headers, job.held)
 
 
 class Downloads:
@@ -177,7 +178,7 @@ class Downloads:
             path = None if self._options.no_netrc else network.netrc_path
             client.network = replace(network, netrc_path=path, netrc_default=False)
 
-    async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
+    async def fetch(self, work: WorkItem) -> Outcome | None:
         """Download an item to its path below the run's folder; never raises for the item's sake.
 
         The wait for the host's turn (`max_per_host`, `rate_per_host`) is not part of `task_timeout`
@@ -187,7 +188,7 @@ class Downloads:
             What it came to; None where its turn came after `stop`.
         """
         with ExitStack() as turn:
-            await self._wait_for_host(work.item.url, turn)
+            await self._wait_for_host(work.url, turn)
             await _take(self._slots, turn)
             outcome = None if self._stopped.is_set() else await self._download(work, turn)
         if outcome is None or self._storage is None or outcome.status != "completed":
@@ -195,7 +196,7 @@ class Downloads:
         return await self._mirrored(work, outcome, self._storage)
 
     async def _mirrored(
-        self, work: "WorkItem | Job", outcome: Outcome, storage: "AzureStorageClient"
+        self, work: WorkItem, outcome: Outcome, storage: "AzureStorageClient"
     ) -> Outcome:
         """Upload a file, unless it has no name yet."""
         if work.path.startswith(INCOMING):
@@ -229,13 +230,13 @@ class Downloads:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), wait)
 
-    async def _download(self, work: "WorkItem | Job", turn: ExitStack) -> Outcome | None:
-        attempts, item = 1, work.item
+    async def _download(self, work: WorkItem, turn: ExitStack) -> Outcome | None:
+        attempts = 1
 
         def retried(details: "RetryDetails") -> None:
             nonlocal attempts
             attempts = details.attempt + 1
-            url = sanitize_url(item.url)
+            url = sanitize_url(work.url)
             cause = one_line(details.error, url=url)
             self._on_retry(BatchRetry(url, details.attempt, details.wait, cause))
 
@@ -246,10 +247,10 @@ class Downloads:
             self._check_folder(work.path.rpartition("/")[0])
             client, group = self._clients
             result = await client.download(
-                item.url,
+                work.url,
                 self._folder / work.path,
-                headers=self._headers(item),
-                expected_checksum=item.checksum,
+                headers=self._headers(work),
+                expected_checksum=work.checksum,
                 skip_if_exists=False,
                 max_bytes=self._options.max_bytes,
                 min_speed=self._options.min_speed,
@@ -272,8 +273,8 @@ class Downloads:
         name = os.fspath(path)[len(os.fspath(self._folder)) + 1 :]
         check_links(self._folder, name.replace(os.sep, "/"))
 
-    def _headers(self, item: BatchItem) -> dict[str, str] | None:
-        return {**self._options.headers, **self._headers_of(item.url), **(item.headers or {})}
+    def _headers(self, work: WorkItem) -> dict[str, str]:
+        return {**self._options.headers, **self._headers_of(work.url), **(work.headers or {})}
 
     def _headers_of(self, url: str) -> dict[str, str]:
         """The headers for the host of a URL alone; those for its port as well come first."""
@@ -301,13 +302,13 @@ async def _take(places: asyncio.Semaphore, turn: ExitStack) -> None:
     turn.callback(places.release)
 
 
-def failure_of(work: "WorkItem | Job", error: Exception, attempts: int, folder: Path) -> Outcome:
+def failure_of(work: WorkItem, error: Exception, attempts: int, folder: Path) -> Outcome:
     """What a download into the run's folder came to that failed."""
     response = getattr(error, "response", None)
     by_load = any(getattr(each, "errno", None) in _LOAD for each in error_chain(error))
     if getattr(error, "filename", None):  # of the disk
         by_load |= getattr(error, "errno", None) in _DISK_GONE or leads_nowhere(folder / ASSETS)
-    cause = one_line(error, url=sanitize_url(work.item.url))
+    cause = one_line(error, url=sanitize_url(work.url))
     for library, command in _REMEDIES:
         cause = cause.replace(library, command)
     return Outcome(
@@ -320,7 +321,7 @@ def failure_of(work: "WorkItem | Job", error: Exception, attempts: int, folder: 
     )
 
 
-def _outcome_of(work: "WorkItem | Job", result: "DownloadResult") -> Outcome:
+def _outcome_of(work: WorkItem, result: "DownloadResult") -> Outcome:
     """What a download came to that did not fail."""
     made = partial(
         Outcome,

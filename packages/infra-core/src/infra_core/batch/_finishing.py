@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import ThreadBatcher, clock
 
-from ._download import failure_of
+from ._download import WorkItem, failure_of
 from ._errors import one_line
 from ._folder import move_files
 from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
@@ -88,7 +88,8 @@ class Finisher:
             try:
                 await self._recorder((job, outcome))
             except Exception as error:  # noqa: BLE001 - the file could not be given its name
-                outcome = failure_of(job, error, outcome.attempts, self.services.folder)
+                work, folder = WorkItem.of(job), self.services.folder
+                outcome = failure_of(work, error, outcome.attempts, folder)
         if outcome.by_load:
             self._put_back(job, outcome)
             return

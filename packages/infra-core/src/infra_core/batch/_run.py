@@ -32,7 +32,7 @@ from infra_core.runtime import (
     until_done,
 )
 
-from ._download import workers_of
+from ._download import WorkItem, workers_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
 from ._intake import Intake
@@ -354,7 +354,7 @@ class BatchRun:
             await self._finisher.keep(job)
             return
         try:
-            outcome = await self._workers.fetch(job)
+            outcome = await self._workers.fetch(WorkItem.of(job))
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault
             self._end_unless_ending(one_line(error))
             return

@@ -26,7 +26,6 @@ from ._errors import BatchError
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
-    from ._jobs import Job
     from ._options import BatchOptions
 
 __all__ = ["ProcessWorkers", "fork_workers"]
@@ -117,11 +116,10 @@ class ProcessWorkers:
     def _started(self, loop: asyncio.AbstractEventLoop) -> "_Process":
         return _Process(self._settings, loop, self._on_retry)
 
-    async def fetch(self, work: "Job") -> Outcome | None:
+    async def fetch(self, item: WorkItem) -> Outcome | None:
         """Have an item done by the worker that has the fewest; raises where three died over it."""
         if self._opening is not None and not (self._opening.done() and self._workers):
             await asyncio.shield(self._opening)
-        item = WorkItem.of(work)
         for _ in range(_TRIES):
             worker = min(self._workers, key=lambda each: each.load)
             try:
