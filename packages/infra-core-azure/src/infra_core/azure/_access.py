@@ -6,9 +6,8 @@ Sources: Azure, "Common REST API error codes" and "Blob service error codes".
 import base64
 import contextlib
 import re
-from typing import Any
 
-__all__ = ["access_remedy", "challenge_of", "is_stale_token"]
+__all__ = ["access_remedy", "challenge_of"]
 
 _NO_TENANTS = ("common", "organizations", "consumers", "adfs")  # of an authority: any, or none
 
@@ -36,9 +35,9 @@ _REMEDIES = {
 }
 
 
-def access_remedy(code: str) -> str:
-    """Return what to do about a refusal of access, empty where the code does not say."""
-    return _REMEDIES.get(code, "")
+def access_remedy(code: str, status: int = 0) -> str:
+    """Return what to do about a refusal of access, empty where code and status do not say."""
+    return _REMEDIES.get(code) or (_STALE if status == 401 else "")
 
 
 def challenge_of(header: str) -> dict[str, str]:
@@ -64,8 +63,3 @@ def challenge_of(header: str) -> dict[str, str]:
     if found and found[1] not in _NO_TENANTS:
         asked["tenant_id"] = found[1]
     return asked
-
-
-def is_stale_token(error: Any) -> bool:
-    """Whether a refusal (`.status`, `.code`) is about the token that was sent, not about who."""
-    return bool(error.status == 401 and error.code == "InvalidAuthenticationInfo")

@@ -6,6 +6,7 @@ which know proxies in their plainest form alone and one file of certificates. Th
 for blobs, Functions and telemetry.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import aiohttp
@@ -23,22 +24,43 @@ from infra_core.http.engine import (
 __all__ = ["async_transport", "sync_transport"]
 
 
-def sync_transport(**options: Any) -> RequestsTransport:
+Refused = Callable[[Mapping[str, str]], None]
+"""Called with the headers of a request whose credential the service did not accept (401)."""
+
+
+def sync_transport(refused: Refused | None = None, **options: Any) -> RequestsTransport:
     """Return a transport for a synchronous client of the SDK or of azure-identity.
 
     Args:
+        refused: For a client whose tokens can be renewed.
         **options: Of the client; the transport takes its timeouts from them.
     """
-    return RequestsTransport(session=requests_session(), **options)
+    return _Transport(refused, session=requests_session(), **options)
 
 
-def async_transport(**options: Any) -> "_AsyncTransport":
+def async_transport(refused: Refused | None = None, **options: Any) -> "_AsyncTransport":
     """Return a transport for an asynchronous client, which connects on the loop that sends first.
 
     Args:
+        refused: For a client whose tokens can be renewed.
         **options: Of the client; the transport takes its timeouts from them.
     """
-    return _AsyncTransport(**options)
+    return _AsyncTransport(refused, **options)
+
+
+class _Transport(RequestsTransport):  # type: ignore[misc] # lazily exported, so untyped
+    """The SDK's transport, which reports a refused token before the SDK asks for another."""
+
+    def __init__(self, refused: Refused | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._refused = refused
+
+    def send(self, request: Any, **options: Any) -> Any:
+        """Send a request."""
+        response = super().send(request, **options)
+        if response.status_code == 401 and self._refused is not None:
+            self._refused(request.headers)
+        return response
 
 
 class _AsyncTransport(AioHttpTransport):  # type: ignore[misc] # lazily exported, so untyped
@@ -48,8 +70,9 @@ class _AsyncTransport(AioHttpTransport):  # type: ignore[misc] # lazily exported
     refused because of its own first attempt, which looks like the write of somebody else.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, refused: Refused | None, **options: Any) -> None:
         super().__init__(**options)
+        self._refused = refused
         self._settings = NetworkSettings.read()
         self._proxy: Proxy | None = None
         self._made = False
@@ -75,4 +98,7 @@ class _AsyncTransport(AioHttpTransport):  # type: ignore[misc] # lazily exported
         arguments, headers = through(proxy, request.url, request.headers)
         if headers is not request.headers:
             request.headers.update(headers)
-        return await super().send(request, **{**arguments, **options})
+        response = await super().send(request, **{**arguments, **options})
+        if response.status_code == 401 and self._refused is not None:
+            self._refused(request.headers)
+        return response

@@ -12,6 +12,7 @@ import inspect
 import logging
 import re
 import threading
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -90,7 +91,7 @@ def default_credential() -> Any:
 
     taken = inspect.signature(DefaultAzureCredential).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
-        transport = sync_transport(**_TIMEOUTS)
+        transport = sync_transport(None, **_TIMEOUTS)
         return DefaultAzureCredential(
             transport=transport, process_timeout=_COMMAND_SECONDS, **_TIMEOUTS
         )
@@ -336,27 +337,24 @@ class _SdkCredential:
     def __init__(self, source: TokenSource) -> None:
         source.prepare()
         self._source = source
-        self._given = ""
 
-    def _asked(self, options: dict[str, Any]) -> dict[str, str]:
-        """What the SDK asks for; it names tenant or claims after a 401 only (a challenge)."""
-        named = {name: options.get(name) for name in ("claims", "tenant_id")}
-        asked = {name: str(value) for name, value in named.items() if value is not None}
-        if asked and self._given:
-            self._source.reject(self._given)
-        return asked
+    def refused(self, headers: Mapping[str, str]) -> None:
+        """Forget the token of a request that the service has refused."""
+        self._source.reject(headers.get("Authorization", "").removeprefix("Bearer "))
 
-    def _given_now(self, token: AccessToken) -> AccessToken:
-        self._given = token.token
-        return token
+
+def _asked(options: dict[str, Any]) -> dict[str, str]:
+    """What the SDK asks for; it names tenant or claims after a 401 only (a challenge)."""
+    named = {name: options.get(name) for name in ("claims", "tenant_id")}
+    return {name: str(value) for name, value in named.items() if value is not None}
 
 
 class SdkCredential(_SdkCredential):
     """A synchronous credential for clients of the SDK."""
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Return a token; a new one after the service has refused that which was given last."""
-        return self._given_now(self._source.get_blocking(*scopes, **self._asked(options)))
+        """Return a token; a new one where the service has refused the last."""
+        return self._source.get_blocking(*scopes, **_asked(options))
 
     def close(self) -> None:
         """Close the source."""
@@ -368,7 +366,7 @@ class AsyncSdkCredential(_SdkCredential):
 
     async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """As `SdkCredential.get_token`."""
-        return self._given_now(await self._source.get(*scopes, **self._asked(options)))
+        return await self._source.get(*scopes, **_asked(options))
 
     async def close(self) -> None:
         """Close the source."""

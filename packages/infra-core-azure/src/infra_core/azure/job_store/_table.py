@@ -23,7 +23,7 @@ from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._records import JobRecord, RecordT
 from ._row_store import RowJobStore
 from ._rows import plan_batches
-from ._table_errors import table_error
+from ._table_errors import refusal_of, table_error
 from ._table_rows import CLIENT_OPTIONS, make_table
 
 __all__ = ["AzureTableJobStore", "TableJobStore", "reset_table_client_cache"]
@@ -111,6 +111,17 @@ class SharedClient:
 
     def perform(self, name: str, *args: Any) -> Any:
         """As `Backend.perform`."""
+        try:
+            return getattr(_table_rows, name)(self.table(), *args)
+        except Exception as error:
+            # The SDK itself asks again where the service names a tenant: elsewhere, it is done
+            # here, with a new token.
+            refused = refusal_of(error)
+            if refused is None or refused.status_code != 401 or self._credential is None:
+                raise
+            headers: Any = getattr(refused.response, "headers", {})
+            if "authorization" in headers.get("WWW-Authenticate", ""):
+                raise
         return getattr(_table_rows, name)(self.table(), *args)
 
     def explain(self, error: Exception, doing: str) -> Exception:
@@ -131,7 +142,10 @@ class SharedClient:
                 if parts.sas_token
                 else AzureNamedKeyCredential(str(parts.account_name), str(parts.account_key))
             )
-        options = {**CLIENT_OPTIONS, "transport": sync_transport(**CLIENT_OPTIONS)}
+        transport = sync_transport(
+            refused=credential.refused if parts is None else None, **CLIENT_OPTIONS
+        )
+        options = {**CLIENT_OPTIONS, "transport": transport}
         try:
             return TableClient(endpoint, config.table_name, credential=credential, **options)
         except ValueError as error:

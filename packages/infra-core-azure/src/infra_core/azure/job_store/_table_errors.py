@@ -34,6 +34,7 @@ __all__ = [
     "TableRequestError",
     "is_outdated",
     "is_table_missing",
+    "refusal_of",
     "table_error",
 ]
 
@@ -99,16 +100,22 @@ def is_outdated(error: HttpResponseError) -> bool:
     return error.status_code == 412 or _code(error) in _OUTDATED
 
 
+def refusal_of(error: Exception) -> HttpResponseError | None:
+    """Return the refusal that an error is, or comes of: the SDK fails to read some headers."""
+    return next((e for e in error_chain(error) if isinstance(e, HttpResponseError)), None)
+
+
 def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:
     """Return the error to raise for one of the SDK's; any other is returned as it is."""
     # The endpoint, as far as the settings name it, and nothing that could be secret.
     where = sanitize_url(_endpoint(config))
     place = f"{doing} in the job table {config.table_name!r} at {where} failed"
     explained: Exception
+    error = refusal_of(error) or error
     if isinstance(error, ClientAuthenticationError) and not error.status_code:
         explained = TableAccessError(f"{place}: {_credential_problem(error)}")
     elif isinstance(error, HttpResponseError):
-        explained = _refusal(error, place)
+        explained = _refusal(error, place, by_token=not config.connection_string)
     elif isinstance(error, (ServiceRequestError, ServiceResponseError)):
         proxy = _through_proxy(config)
         explained = TableConnectionError(f"{place}{proxy}: {_connection_problem(error)}")
@@ -118,13 +125,14 @@ def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:
     return explained
 
 
-def _refusal(error: HttpResponseError, place: str) -> TableRequestError:
+def _refusal(error: HttpResponseError, place: str, *, by_token: bool) -> TableRequestError:
     status, code = error.status_code or 0, _code(error)
     kind, remedy = TableRequestError, _REMEDIES.get(code, "")
     if code == "TableNotFound":
         kind = TableNotFoundError
     elif status in (401, 403):
-        kind, remedy = TableAccessError, remedy or access_remedy(code) or _ACCESS
+        known = access_remedy(code, status if by_token else 0)
+        kind, remedy = TableAccessError, remedy or known or _ACCESS
     elif status == 404:
         remedy = remedy or "check the account name and the endpoint"
     elif status >= 500 or status in (408, 429):

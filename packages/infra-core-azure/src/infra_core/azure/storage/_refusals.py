@@ -77,12 +77,10 @@ REFUSE_ALL = frozenset(
         "AuthorizationProtocolMismatch",
         "AuthorizationServiceMismatch",
         "AuthorizationSourceIPMismatch",
-        "InvalidAuthenticationInfo",
         "KeyBasedAuthenticationNotPermitted",
-        "NoAuthenticationInformation",
     }
 )
-"""What is said of a credential, whatever it asks for."""
+"""What is said with 403 of a credential, whatever it asks for; 401 always is."""
 
 _ENCRYPTED = (
     "its key was provided by a customer with the request (or its encryption scope differs), which "

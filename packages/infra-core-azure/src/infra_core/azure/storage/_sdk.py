@@ -97,7 +97,7 @@ class SdkClients:
         if config.account_key is not None:
             credential = {"account_name": config.account_name, "account_key": config.account_key}
         timeouts = {"connection_timeout": options.connect_timeout, "read_timeout": options.timeout}
-        transport = make_transport(**timeouts)
+        transport = make_transport(refused=own and own.refused, **timeouts)
         client = kind(
             config.endpoint,
             config.container,

@@ -27,7 +27,7 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from .._access import access_remedy, challenge_of, is_stale_token
+from .._access import access_remedy, challenge_of
 from .._tokens import TokenTimeoutError, credential_problem
 from ._auth import make_authenticator
 from ._config import _AzureStorageConfig
@@ -183,8 +183,9 @@ class BlobService:
             try:
                 return await self._request(request, sent)
             except StorageAccessError as error:
-                stale = "claims" in error.challenge or is_stale_token(error)
-                if renewed or not stale or not self._auth.renews(sent, error.challenge):
+                # 401 is about the token that was sent, 403 about who sent it.
+                stale = error.status == 401 and self._auth.renews(sent, error.challenge)
+                if renewed or not stale:
                     raise
         raise AssertionError  # the second try returns or raises
 
@@ -307,7 +308,8 @@ class BlobService:
             operation=operation,
             request_id=headers.get("x-ms-request-id", ""),
             retry_after=parse_retry_after(headers),
-            access=access_remedy(code) or self.config.access_remedy,
+            access=access_remedy(code, status if self.config.uses_credential else 0)
+            or self.config.access_remedy,
             by_role=self.config.uses_credential,
         )
         if isinstance(error, StorageAccessError):
@@ -375,7 +377,9 @@ class Outage:
 
     def see(self, error: Exception | None) -> None:
         """Take in how a transfer ended."""
-        refused = isinstance(error, StorageAccessError) and error.code in REFUSE_ALL
+        refused = isinstance(error, StorageAccessError) and (
+            error.status == 401 or error.code in REFUSE_ALL
+        )
         if not (refused or isinstance(error, StorageConnectionError)):
             self._left = self._most
             return
