@@ -102,6 +102,23 @@ async def test_a_failure_after_a_cookie_beyond_ascii_is_that_of_the_connection(
             await fetch_async("http://127.0.0.1:1/", client=client, max_retries=0)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_answer_has_the_cookies_that_came_with_it(
+    origin: FaultyOrigin, method: str
+) -> None:
+    """Users read a session's id there. Not those of a redirect before it, which has its own."""
+    headers = {"Set-Cookie": "a=1; Path=/", "Location": "/login"}
+    origin.add("/moved", b"", status=307, headers=headers)
+    origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})
+    blocking = request(method, origin.url("/moved"))
+    awaited = await request_async(method, origin.url("/moved"))
+    for answer in (blocking, awaited):
+        assert [dict(each.cookies) for each in (*answer.history, answer)] == [
+            {"a": "1"},
+            {"session": "1"},
+        ]
+
+
 async def test_hosts_with_and_without_cookies_stay_on_the_engine(origin: FaultyOrigin) -> None:
     """One cookie of any host once switched the fast way off for all."""
     origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})

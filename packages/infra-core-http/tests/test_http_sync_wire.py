@@ -435,6 +435,27 @@ def test_a_malformed_chunk_is_an_error_of_requests(serve: Serve, size: bytes) ->
         fetch(origin.url + "/a", max_retries=0)
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\n" + 25 * (b"X: %b\r\n" % (b"a" * 60_000)), "larger than 1 MiB"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, "a line of its header is longer than 64 KiB"),
+        (CHUNKED + b"0;" + b"a" * 140_000, "a line between its chunks is longer than 64 KiB"),
+        (CHUNKED + b"0\r\n" + 3 * (b"X: %b\r\n" % (b"a" * 30_000)), "trailer fields are longer"),
+    ],
+)
+def test_what_is_read_before_and_behind_a_body_is_bounded(
+    serve: Serve, answer: bytes, words: str
+) -> None:
+    """It would fill the memory."""
+    origin = serve(lambda m, p, b: answer + b"\r\n\r\n" + CLOSE)
+    with pytest.raises(requests.RequestException, match=words):
+        fetch(origin.url + "/a", max_retries=0)
+
+
 def test_more_lines_than_http_client_takes_are_read(serve: Serve) -> None:
     """As curl reads them."""
     lines = b"".join(b"X-%d: v\r\n" % number for number in range(500))
