@@ -221,6 +221,14 @@ def test_no_call_outlives_its_deadline(origin: FaultyOrigin, fault: Any, method:
     assert isinstance(late, HttpError)
 
 
+def test_nothing_is_sent_after_the_deadline(origin: FaultyOrigin) -> None:
+    """A hook that takes long may use up what was left for the next attempt."""
+    origin.add("/busy", b"ok", faults=[status(503)])
+    with fast_time() as time, pytest.raises(DeadlineExceeded):
+        fetch(origin.url("/busy"), deadline=10, on_retry=lambda details: time.advance(20))
+    assert origin.count("/busy") == 1
+
+
 def test_a_hop_after_a_redirect_connects_within_what_is_left(
     origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,7 +252,7 @@ def _within_limit(concurrency: int) -> tuple[int, int]:
         used = len(os.listdir("/dev/fd"))  # noqa: PTH208 - names alone are wanted
     except (ImportError, OSError):  # some containers have no /dev
         return concurrency, _TOGETHER
-    free = max(1, limit - used - _RESERVED)
+    free = limit - used - _RESERVED
     together = max(1, min(_TOGETHER, free // 8))
     allowed = max(1, (free - 2 * together) // 2)
     if allowed < concurrency:
