@@ -412,6 +412,18 @@ def test_only_the_items_refused_by_a_206_are_sent_again(
     assert stats.dropped_by_reason == {"item_400": 1}
 
 
+@pytest.mark.parametrize("status", [302, 303, 407, 408, 425, 500, 501, 505, 511, 599])
+def test_what_says_nothing_of_the_items_is_sent_again(
+    status: int, server: IngestionServer, connect: Connect
+) -> None:
+    """A proxy's page to sign in at, and any failure of a server: nothing is lost by them."""
+    server.plan(reply(status))
+    client = connect(QUICK)
+    client.track_event("started")
+    assert client.flush(SOON)
+    assert (client.stats().delivered, client.stats().retried) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("status", "reason"),
     [

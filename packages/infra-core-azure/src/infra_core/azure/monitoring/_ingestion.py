@@ -1,7 +1,8 @@
 """What Application Insights answers, and what that means for each item of a batch.
 
 Pure: no clock, no I/O. The rules are those of the Breeze endpoint as its SDKs apply them: 200 all
-accepted, 206 some, 408/429/5xx try again, 402/439 a quota is used up, anything else refused.
+accepted, 206 some, 408/429/5xx try again, 402/439 a quota is used up, anything else refused. What
+only a proxy or a sign-in page in between answers (3xx, 407) says nothing of the items.
 """
 
 import json
@@ -10,7 +11,7 @@ from typing import Any
 
 __all__ = ["Answer", "Verdict", "judge"]
 
-_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRY = frozenset({*range(300, 307), 407, 408, 425, 429, *range(500, 600)})
 _QUOTA = frozenset({402, 439})
 
 
