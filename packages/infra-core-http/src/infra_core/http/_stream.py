@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
-    aclosing,
     asynccontextmanager,
     nullcontext,
 )
@@ -141,15 +140,15 @@ async def open_answer(
     **options: Any,
 ) -> AsyncGenerator[EngineResponse | httpx.Response, None]:
     """Wait for the host's turn, send a request once, and close its answer after the block."""
-    async with AsyncExitStack() as held:
-        if turn is not None:
-            await held.enter_async_context(turn)
+    async with turn or _NO_GATE:
         holder = manager_of(client or get_shared_http_client())
         here = await here_of(holder)
-        if turn is None:
-            await held.enter_async_context(turn_at(here, url))
-        sending = send_once(holder, here, method, url, headers, timeout, **options)
-        yield await held.enter_async_context(aclosing(await sending))
+        async with turn_at(here, url) if turn is None else _NO_GATE:
+            answer = await send_once(holder, here, method, url, headers, timeout, **options)
+            try:
+                yield answer
+            finally:
+                await answer.aclose()
 
 
 class StreamedResponse:
