@@ -1121,6 +1121,9 @@ def test_a_blob_that_became_shorter_is_noticed_after_hours_without_a_line(
         thread = worker._thread
     if thread is not None:
         thread.join(SOON)
+    with monkeypatch.context() as ending:  # the interpreter, which starts no thread any more
+        ending.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))
+        assert log.flush(SOON)
     container.blobs["runs/run.log"].data = b""
     assert log.close(SOON)
     assert container.text() == log.path.read_text()

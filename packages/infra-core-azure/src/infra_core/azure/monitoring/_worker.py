@@ -98,7 +98,7 @@ class Worker:
         """
         require_number("timeout", timeout, "seconds, or math.inf to wait until it is done")
         with self.changed:
-            if self._closed and not self.pending:
+            if not self.pending and (self._closed or not self._start()):
                 return True
             self.asked += 1
             number = self._flush = self.asked
