@@ -1174,6 +1174,21 @@ def test_a_blob_before_that_became_shorter_is_filled_again(
     assert container.appends == before
 
 
+@pytest.mark.parametrize("keep", [None, 3])
+@pytest.mark.parametrize("surplus", [0, 100])
+def test_a_blob_before_that_became_shorter_and_grew_again_is_noticed(
+    surplus: int, keep: int | None, make: Make, container: Container
+) -> None:
+    """Also where its lines are on the disk no more: what it ended with is remembered."""
+    log = rolled(make, container, keep=keep)
+    for blob in container.blobs.values():
+        size = len(blob.data)
+        blob.data = b'{"number": "theirs"}'.rjust(size + surplus - 1) + b"\n"
+    assert log.flush(SOON) is (keep is None)
+    numbers = [event["number"] for event in container.events() if event["number"] != "theirs"]
+    assert numbers == list(range(0 if keep is None else 5, 9))
+
+
 def test_blobs_before_of_which_only_the_metadata_changed_are_as_they_were(
     make: Make, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:

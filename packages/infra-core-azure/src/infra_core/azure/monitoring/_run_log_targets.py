@@ -47,7 +47,8 @@ class MirrorState:
 
     reached: Position = (0, 0)  # everything before this is mirrored
     begin: Position = (0, 0)  # what is before this is in the blobs before, if there are any
-    anchor: str = ""  # digest of the last line before that, so that a replaced file is noticed
+    anchor: str = ""  # digest of the last line before that, by which what was replaced is noticed
+    tail: int = 0  # its bytes, of a long line those of its end
     blob: int = 0  # number of the append blob
     position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
     blocks: int = 0  # blocks in it
@@ -69,7 +70,7 @@ class MirrorState:
         found.before = [cls._read(each) for each in found.before]  # type: ignore[arg-type]
         (segment, offset), (first, start) = found.reached, found.begin
         found.reached, found.begin = (segment, offset), (first, start)
-        counts = (found.position + 1, found.end + 1, found.blob, found.blocks)
+        counts = (found.position + 1, found.end + 1, found.blob, found.blocks, found.tail)
         numbers = (*found.reached, *found.begin, *counts)
         fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
         if not (fits and isinstance(found.etag, str)):
@@ -82,17 +83,21 @@ class MirrorState:
 
     def fit(self, log: LogFile) -> None:
         """Fit the state to the files that are there; where they were replaced, the blob decides."""
-        segments, segment = log.segments(), self.reached[0]
+        segments, (segment, offset) = log.segments(), self.reached
+        there = log.read((segment, max(0, offset - self.tail)), self.tail)
         if segment < segments[-1] and segment not in segments:  # a new state, or a tidied folder
             self.go(log, (min(number for number in segments if number > segment), 0))
-        elif segment > segments[-1] or self.anchor != _digest(self.last_line(log)):
+        elif segment > segments[-1] or (offset and self.anchor != _digest(there)):
             self.go(log, (segments[0], 0))
             self.position, self.begin, self.before = -1, (0, 0), []
 
     def go(self, log: LogFile, position: Position) -> None:
         """Go on from a position of the log."""
-        self.reached, self.end = position, -1
-        self.anchor = _digest(self.last_line(log))
+        segment, offset = self.reached = position
+        start = max(0, offset - _ANCHOR_BYTES)
+        last = log.read((segment, start), offset - start)
+        line = last[last.rfind(b"\n", 0, -1) + 1 :]
+        self.anchor, self.tail, self.end = _digest(line), len(line), -1
 
     def roll(self) -> None:
         """Go on with the next blob."""
@@ -114,15 +119,8 @@ class MirrorState:
                 return data
             if not done:
                 break
-            self.go(log, (segment + 1, 0))
+            self.reached = (segment + 1, 0)
         return b""
-
-    def last_line(self, log: LogFile) -> bytes:
-        """Return the last line that is mirrored, of a long one the end."""
-        segment, end = self.reached
-        start = max(0, end - _ANCHOR_BYTES)
-        last = log.read((segment, start), end - start)
-        return last[last.rfind(b"\n", 0, -1) + 1 :]
 
 
 def _digest(data: bytes) -> str:
@@ -282,10 +280,10 @@ class AppendBlobTarget:
         size, etag = (properties.size, str(properties.etag or "")) if properties else (0, "")
         if properties and size == state.position and state.etag in ("", etag):
             return False
-        name, left, line = self._blob(state).blob_name, state.position, state.last_line(self.log)
-        whole = size >= left
+        name, left, whole = self._blob(state).blob_name, state.position, size >= state.position
         if whole and state.end >= 0:  # as long, but with lines of others in place of ours?
-            whole = self._read(state, state.end - len(line), len(line)) == line
+            last = self._read(state, max(0, state.end - state.tail), state.tail)
+            whole = _digest(last) == state.anchor
         start = state.reached if whole else max((self.log.segments()[0], 0), state.begin)
         # A batch whose answer was lost begins where the one before ended.
         low = left if whole and left >= 0 else max(0, size - _LARGEST_READ)
@@ -302,7 +300,8 @@ class AppendBlobTarget:
                 name,
                 left,
             )
-        state.go(self.log, place)
+        if place != state.reached:
+            state.go(self.log, place)
         # Last: what failed before is done again.
         state.end, state.position, state.etag = end, size if properties else -1, etag
         state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
