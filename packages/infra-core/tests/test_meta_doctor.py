@@ -88,19 +88,22 @@ def test_services_out_of_reach_are_problems_and_keys_stay_secret(
         f"BlobEndpoint={address}/acc;TableEndpoint={address}/acc"
     )
     monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "artifacts")
-    monkeypatch.setenv("AZURE_STORAGE_MAX_RETRIES", "0")
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    # Nothing is tried again: the refusal is shown, and no silence.
+    monkeypatch.setenv("AZURE_STORAGE_MAX_RETRIES", "9")
+    monkeypatch.setenv("AZURE_STORAGE_BACKOFF", "20")
     monkeypatch.setenv("AZURE_JOB_TABLE", "runs")
     monkeypatch.setenv("AZURE_FUNCTION_BASE_URL", f"{address}/?code={KEY}")
     monkeypatch.setenv(
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
         f"InstrumentationKey=00000000-0000-0000-0000-000000000001;IngestionEndpoint={address}",
     )
-    found = looked(capsys, "--timeout", "1")
+    found = looked(capsys, "--timeout", "5")
     assert found.pop("code") == {"state": "1"}
     assert found.pop("network")["state"] == "off"
     assert {item["state"] for item in found.values()} == {"problem"}
     assert "refused the connection" in found["functions"]["detail"]
+    assert "refused the connection" in found["storage"]["detail"]
 
 
 def test_a_journal_that_cannot_be_used_is_a_problem_of_best_effort(

@@ -137,6 +137,9 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
             ["manifest", "none"], ["'none' does not exist", "give a folder"], id="manifest-none"
         ),
         pytest.param(["manifest", "file"], ["'file' is not a folder"], id="manifest-file"),
+        pytest.param(
+            ["manifest", "folder", "--out", "m", "--html", "./m"], ["name the same file"], id="same"
+        ),
         pytest.param(["manifest", "folder", "--html", "folder"], ["--html 'folder'"], id="html"),
         pytest.param(["manifest", "folder", "--out", "file/m"], ["--out 'file/m'"], id="json"),
         pytest.param(["mirror", "plan", "folder"], ["AZURE_STORAGE_CONTAINER"], id="no-storage"),

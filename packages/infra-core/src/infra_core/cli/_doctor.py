@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,6 +129,8 @@ def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
     settings, mode = read(prefix, env=env) if prefix else AzureStorageSettings.from_env(env=env)
     if mode == "dev-skip":
         return Check("storage", "off", "mode dev-skip: files stay on this machine")
+    # A refusal shall be seen within any timeout, and not tried again until then.
+    settings = replace(settings, options=replace(settings.options, max_retries=0))
     # Judged strictly: in mode best-effort a missing setting would only be logged.
     client = AzureStorageClient.from_settings(settings, "strict", base_path=Path())
     what = f"container {settings.container!r}, mode {mode}: "

@@ -52,6 +52,8 @@ def execute(options: argparse.Namespace) -> int:
         raise CommandError(f"{str(options.folder)!r} {problem}; give a folder to list")
     check_writable(options.html, "--html")
     check_writable(options.out, "--out")
+    if options.out and options.html and options.out.resolve() == options.html.resolve():
+        raise CommandError("--out and --html name the same file; give each its own")
     folder = without_links(options.folder)
     given = options.folder.absolute()  # its assets may be a link to another disk
     recorded = recorded_files(given)
