@@ -140,6 +140,25 @@ def test_a_kept_part_is_continued(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.bin"]
 
 
+def test_notes_are_few(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them costs a flush and a file; so much is lost at most when the process is killed."""
+    monkeypatch.setattr(_sidecar, "CHECKPOINT", 2_000_000)
+    offsets: list[int] = []
+    write = _sidecar.write_json_atomic
+
+    def noted(path: Path, fields: dict[str, Any], **options: Any) -> None:
+        offsets.append(fields["offset"])
+        write(path, fields, **options)
+
+    monkeypatch.setattr(_sidecar, "write_json_atomic", noted)
+    origin.add("/f", BODY, etag='"v1"')
+    download_asset(origin.url("/f"), tmp_path / "f")
+    (offset,) = offsets
+    assert 2_000_000 <= offset < len(BODY)
+
+
 def test_a_part_that_was_continued_is_kept_once(origin: FaultyOrigin, tmp_path: Path) -> None:
     """What a killed process left under a name of its own is removed, not left to the sweep."""
     interrupt(origin, tmp_path / "f")
