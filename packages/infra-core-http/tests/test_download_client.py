@@ -552,6 +552,11 @@ async def test_many_ends_when_the_callback_raises(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     with pytest.raises(ValueError, match="concurrency"):
         await download_many_async([], concurrency=0)
+    unfit: Any = 5
+    with pytest.raises(InvalidRequestError, match="items of type int are not downloads: pass a li"):
+        await download_many_async(unfit)
+    with pytest.raises(TypeError, match=r"download_many\(\): .*'retries'; see those of down"):
+        await download_many_async([], retries=3)
     assert await download_many_async([]) == []
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from infra_core.fs import is_partial
+from infra_core.fs import is_partial, write_json_atomic
 from infra_core.http import DownloadDeadlineError
 from infra_core.http.assets import download_asset, download_asset_async
 from infra_core.http.download import _sidecar
@@ -146,11 +146,10 @@ def test_notes_are_few(
     """Each of them costs a flush and a file; so much is lost at most when the process is killed."""
     monkeypatch.setattr(_sidecar, "CHECKPOINT", 2_000_000)
     offsets: list[int] = []
-    write = _sidecar.write_json_atomic
 
     def noted(path: Path, fields: dict[str, Any], **options: Any) -> None:
         offsets.append(fields["offset"])
-        write(path, fields, **options)
+        write_json_atomic(path, fields, **options)
 
     monkeypatch.setattr(_sidecar, "write_json_atomic", noted)
     origin.add("/f", BODY, etag='"v1"')

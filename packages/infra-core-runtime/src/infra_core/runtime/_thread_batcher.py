@@ -98,7 +98,7 @@ class ThreadBatcher(Generic[T]):
             del done  # its error's traceback refers to this frame: without this, a cycle
 
 
-@dataclass(eq=False)
+@dataclass
 class _Lane(Generic[T]):
     """The batches of one event loop. Futures and callbacks only: `asyncio.run` cancels tasks."""
 
