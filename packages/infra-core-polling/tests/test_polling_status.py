@@ -345,6 +345,36 @@ class TestSignals:
         assert is_transient(requests.Timeout("slow"))
         assert not is_transient(requests.exceptions.InvalidURL("x"))
 
+    def test_the_standard_library_and_urllib3(self) -> None:
+        """By whatever class a broken connection comes through; not what stays wrong."""
+        import http.client
+        import socket
+        import ssl
+        import urllib.error
+
+        urllib3 = pytest.importorskip("urllib3").exceptions
+        late = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        cut = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+        broken = [
+            http.client.IncompleteRead(b"{"), http.client.BadStatusLine("x"), late, cut,
+            urllib3.ProtocolError("broken"), urllib3.ReadTimeoutError(None, "/", "slow"),
+            ConnectionResetError(), TimeoutError(),
+        ]  # fmt: skip
+        for error in broken:
+            assert is_transient(error), error
+        for error in (late, cut, ConnectionRefusedError(), TimeoutError()):
+            assert is_transient(urllib.error.URLError(error)), error
+            assert is_transient(urllib3.MaxRetryError(None, "/", error)), error
+        lasting = [
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            ssl.SSLCertVerificationError(1, "certificate verify failed"),
+            urllib.error.URLError("unknown url type: x"),
+            urllib.error.URLError(FileNotFoundError("x")),
+        ]
+        for error in lasting:
+            assert not is_transient(error), error
+            assert not is_transient(urllib.error.URLError(error)), error
+
     def test_unknown_hosts_and_mistakes(self) -> None:
         """Waiting does not help there."""
         import socket

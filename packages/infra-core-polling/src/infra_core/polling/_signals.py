@@ -21,8 +21,12 @@ _TRANSIENT_CLASSES: Final = {
     "aiohttp": ("ClientConnectionError", "ClientPayloadError"),
     "asyncio": ("TimeoutError",),  # a class of its own on Python 3.10
     "azure.core.exceptions": ("ServiceRequestError", "ServiceResponseError"),
+    "http.client": ("BadStatusLine", "IncompleteRead"),
     "httpx": ("TransportError",),
     "requests.exceptions": ("ChunkedEncodingError", "ConnectionError", "Timeout"),
+    "socket": ("gaierror",),  # those that are left: a name server that was too slow
+    "ssl": ("SSLError",),  # and a peer that went away
+    "urllib3.exceptions": ("MaxRetryError", "NewConnectionError", "ProtocolError", "TimeoutError"),
 }
 
 
@@ -41,8 +45,8 @@ def is_transient(error: Exception) -> bool:
     """Whether a poll goes on after this error: the default judgement.
 
     Transient are HTTP 408, 425, 429, 500, 502, 503 and 504, connections that break or cannot be
-    made, and timeouts, of the standard library, httpx, requests, aiohttp and the Azure SDK.
-    Unknown hosts, failed TLS handshakes, malformed URLs, other statuses and everything else
+    made, and timeouts, of the standard library, httpx, requests, urllib3, aiohttp and the Azure
+    SDK. Unknown hosts, failed TLS handshakes, malformed URLs, other statuses and everything else
     (a `KeyError` in the fetch) are not: they end the poll at once.
 
     Example:
@@ -56,15 +60,17 @@ def is_transient(error: Exception) -> bool:
 
     if is_permanent_transport_error(error):
         return False
-    return isinstance(error, (ConnectionError, TimeoutError, *_loaded_classes()))
+    reason = getattr(error, "reason", None)
+    if isinstance(error, _loaded("urllib.error", "URLError")) and isinstance(reason, Exception):
+        return is_transient(reason)
+    known = [_loaded(module, *names) for module, names in _TRANSIENT_CLASSES.items()]
+    return isinstance(error, (ConnectionError, TimeoutError, *known))
 
 
-def _loaded_classes() -> "list[type[BaseException]]":
-    found = []
-    for module, names in _TRANSIENT_CLASSES.items():
-        loaded = sys.modules.get(module)
-        found += [kind for name in names if isinstance(kind := getattr(loaded, name, None), type)]
-    return found
+def _loaded(module: str, *names: str) -> "tuple[type[BaseException], ...]":
+    """Return the classes of a module if somebody imported it, else nothing."""
+    loaded = sys.modules.get(module)
+    return tuple(kind for name in names if isinstance(kind := getattr(loaded, name, None), type))
 
 
 def retry_after(answer: object) -> float | None:
