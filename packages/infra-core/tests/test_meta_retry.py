@@ -223,3 +223,26 @@ def test_the_summary_takes_tenacitys_own_state_too() -> None:
     state.next_action = tenacity.RetryAction(1.5)
     error, wait, status = retry_state_summary(state)
     assert (type(error), wait, status) == (StatusError, 1.5, 503)
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
+async def test_what_ends_iterations_comes_through_like_any_other(kind: type[BaseException]) -> None:
+    """An operation that reads from an iterator may raise it; asking a generator to end is final."""
+    calls = []
+
+    def operation() -> None:
+        calls.append(1)
+        raise kind
+
+    async def awaited() -> None:
+        operation()
+
+    config = AsyncRetryConfig(max_retries=1)
+    # A coroutine cannot raise StopIteration: Python makes it a RuntimeError.
+    raised = RuntimeError if kind is StopIteration else kind
+    with fast_time():
+        with pytest.raises(kind):
+            run_with_retries_sync(operation, config=config, should_retry=always)
+        with pytest.raises(raised):
+            await run_with_retries(awaited, config=config, should_retry=always)
+    assert len(calls) == (2 if kind is GeneratorExit else 4)

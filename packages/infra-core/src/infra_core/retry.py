@@ -38,6 +38,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_ENDS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+
 
 @dataclass(frozen=True)
 class AsyncRetryConfig:
@@ -95,8 +97,8 @@ def _options(
     config: AsyncRetryConfig, should_retry: Callable[[BaseException], bool]
 ) -> dict[str, Any]:
     def worth_another_try(error: BaseException) -> bool:
-        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
-            return False  # whatever the predicate says, these end the call
+        if isinstance(error, _ENDS):
+            return False  # whatever the predicate says
         return bool(should_retry(error))
 
     return {
@@ -123,13 +125,14 @@ async def run_with_retries(
             retries.
         before_sleep: Awaited before each wait, with tenacity's state of the call.
     """
+
+    async def call() -> T:  # tenacity awaits coroutine functions alone
+        return await operation()
+
     retrying = AsyncRetrying(
         sleep=clock.sleep_async, before_sleep=before_sleep, **_options(config, should_retry)
     )
-    async for attempt in retrying:
-        with attempt:
-            return await operation()
-    raise AssertionError("tenacity returns or raises")
+    return await retrying(call)
 
 
 def run_with_retries_sync(
@@ -151,7 +154,4 @@ def run_with_retries_sync(
     retrying = Retrying(
         sleep=clock.sleep, before_sleep=before_sleep, **_options(config, should_retry)
     )
-    for attempt in retrying:
-        with attempt:
-            return operation()
-    raise AssertionError("tenacity returns or raises")
+    return retrying(operation)
