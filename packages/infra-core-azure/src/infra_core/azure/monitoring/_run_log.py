@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from infra_core.runtime import clock, trace_fields
 
 from .._artifacts import MIRROR_STATE
-from .._checks import require_number
+from .._checks import require_number, type_name
 from ._log_file import LogFile
 from ._plain import Bounds, plain_mapping
 from ._protocols import RunLogUploader, UtcNowFunc
@@ -164,6 +164,7 @@ class RunLogWriter:
 
         Raises:
             OSError: The local disk refused them, and none of them is there.
+            TypeError: One of them is not a mapping; none is written.
 
         Example:
             >>> with RunLogWriter(Path(tempfile.mkdtemp()), azure_client=None) as log:
@@ -179,6 +180,8 @@ class RunLogWriter:
         return [entry for entry, _ in written]
 
     def _entry(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(event, Mapping):
+            raise TypeError(f"an event is {type_name(event)}: pass dicts, with an 'event' in each")
         now = self._utc_now()
         stamp = now if isinstance(now, str) else now.isoformat()
         entry = {"timestamp": stamp, "event": event.get("event", ""), **self._labels}
