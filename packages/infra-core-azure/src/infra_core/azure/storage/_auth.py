@@ -90,11 +90,8 @@ class SharedKey(Authenticator):
         for name in _SIGNED:
             value = headers.get(name, "")
             lines.append("" if name == "Content-Length" and value == "0" else value)
-        lines.extend(
-            f"{name}:{headers[name].strip()}"
-            for name in sorted(headers, key=_place)
-            if name[:5] == "x-ms-"
-        )
+        own = [name for name in headers if name[:5] == "x-ms-"]
+        lines.extend([f"{name}:{headers[name].strip()}" for name in sorted(own, key=_place)])
         lines.append(f"/{self._account}{path}")
         lines.extend(f"{name}:{params[name]}" for name in sorted(params))
         digest = hmac.digest(self._key, "\n".join(lines).encode("utf-8"), hashlib.sha256)

@@ -37,13 +37,12 @@ class ByteBudget:
     """Bounds the bytes in memory over all files under way."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = self._left = limit
+        self._left = limit
         self._turn = asyncio.Condition()
         self._waiting = 0
 
-    @contextlib.asynccontextmanager
-    async def held(self, wanted: int) -> AsyncIterator[None]:
-        wanted = min(wanted, self._limit)
+    async def take(self, wanted: int) -> None:
+        """Wait until there is room for so many bytes, at most the limit; see `give`."""
         if wanted > self._left:
             self._waiting += 1
             try:
@@ -52,13 +51,13 @@ class ByteBudget:
             finally:
                 self._waiting -= 1
         self._left -= wanted
-        try:
-            yield
-        finally:
-            self._left += wanted
-            if self._waiting:
-                async with self._turn:
-                    self._turn.notify_all()
+
+    async def give(self, taken: int) -> None:
+        """Make room for others again."""
+        self._left += taken
+        if self._waiting:
+            async with self._turn:
+                self._turn.notify_all()
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +122,7 @@ def _batch_size(most: int) -> int:
     return most if limit < 0 else min(most, max(8, limit // 4))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # made for each file: a frozen one takes twice as long
 class FileToWrite:
     """A file that appears whole and durable, or not at all; both hooks may raise to prevent it."""
 

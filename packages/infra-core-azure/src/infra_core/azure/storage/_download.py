@@ -53,7 +53,7 @@ async def download_blob(
         service: Where from.
         name: Name of the blob.
         path: The file; see `AtomicFile` for temporary names, permissions and durability.
-        known: What a listing said, which saves asking for the size.
+        known: What a listing said, which saves asking for the size; its name does not matter.
         writer: What writes small files; one for a tree flushes many at once.
         before_commit: Called, in a thread, before the file appears; may raise to prevent it.
         on_bytes: Called with the number of bytes whenever some have arrived.
@@ -105,7 +105,7 @@ async def _download_once(
 ) -> None:
     response, info = await _first_part(service, name, known)
     first = response.body
-    check = partial(_check, service, info, accepted)
+    check = partial(_check, service, name, info, accepted)
     if len(first) == info.size:
         await writer(
             FileToWrite(
@@ -156,7 +156,8 @@ async def _first_part(
             raise
         response = await service.send(Request("GET", name, "download"))
     if known is not None and known.etag and known.etag == response.headers.get("ETag"):
-        info = known  # listed a moment ago, and not as a folder
+        # listed a moment ago, and not as a folder
+        info = known if response.status == 200 else replace(known, name=name)
     else:
         info = info_from_headers(name, response.headers, with_time=False)
         if response.status == 200 and "Content-Length" not in response.headers:
@@ -275,7 +276,12 @@ class _MismatchError(IntegrityError):
 
 
 def _check(
-    service: BlobService, info: BlobInfo, accepted: bytes | None, size: int, md5: bytes | None
+    service: BlobService,
+    name: str,
+    info: BlobInfo,
+    accepted: bytes | None,
+    size: int,
+    md5: bytes | None,
 ) -> None:
     """Refuse content that is not what is stored, if not one of the `accepted` MD5."""
     if size == info.size and (md5 is None or info.md5 is None or md5 == info.md5):
@@ -284,15 +290,15 @@ def _check(
     if size == info.size and md5 == accepted:
         service.log.warning(
             "download of %r came twice with MD5 %s, and is accepted although %s is stored",
-            info.name,
+            name,
             came,
             stored,
-            extra={"blob_name": info.name},
+            extra={"blob_name": name},
         )
         return
     error = _damaged(
         IntegrityError if size != info.size else _MismatchError,
-        info.name,
+        name,
         f"brought {size} bytes with MD5 {came}, where {info.size} bytes with MD5 {stored} are "
         "stored",
         "if it happens every time, the blob is damaged: upload it again",

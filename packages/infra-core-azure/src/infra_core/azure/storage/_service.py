@@ -52,6 +52,8 @@ __all__ = ["BlobService", "Outage", "Request", "Response", "is_of_service", "sho
 
 API_VERSION = "2023-11-03"
 _SIGNS = ("x-ms-request-id", "x-ms-version", "x-ms-error-code")  # of answers of the service
+# A fifth of aiohttp's work on the headers of a request is leaving these out.
+_USUAL = {"User-Agent": "infra-core", "Accept": "*/*", "Accept-Encoding": "identity"}
 _BY_SIZE = (413, 414, 431)
 _PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
 T = TypeVar("T")
@@ -259,6 +261,7 @@ class BlobService:
             path = f"{path}/{encode_blob_name(name)}"
         sent["x-ms-version"] = API_VERSION
         sent["x-ms-client-request-id"] = f"{self._id}-{next(self._count)}"
+        sent |= _USUAL
         sent.update(headers)
         if body is not None or method == "PUT":
             sent["Content-Length"] = str(0 if body is None else memoryview(body).nbytes)

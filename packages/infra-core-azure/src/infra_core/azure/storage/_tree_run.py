@@ -240,8 +240,12 @@ class TreeRun(ABC):
         try:
             if self._outage.error is not None:
                 raise self._outage.error
-            async with self._budget.held(min(step.size, self._per_file)):
+            size = min(step.size, self._per_file)
+            await self._budget.take(size)
+            try:
                 outcome = await self._bring(step)
+            finally:
+                await self._budget.give(size)
         except Exception as error:  # noqa: BLE001 - one file does not stop the others
             self._outage.see(error)
             outcome = FileOutcome(step.name, self.move, step.size, "failed", error)

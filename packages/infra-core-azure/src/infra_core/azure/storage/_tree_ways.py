@@ -223,13 +223,11 @@ class DownRun(TreeRun):
         return FileOutcome(name, "keep", size, "a run log that mirrors itself lives here")
 
     async def _transfer(self, step: Step, plan: FileOutcome) -> FileOutcome:
-        blob = step.blob
-        assert blob is not None  # noqa: S101 - the source
         found = await download_blob(
             self.service,
             self.prefix + step.name,
             self.root / step.name,
-            known=replace(blob, name=self.prefix + step.name),
+            known=step.blob,
             writer=self._writer,
             before_commit=partial(self._check_still, step),
             on_bytes=partial(self._moved, step.name),

@@ -1,8 +1,7 @@
 """Answers over aiohttp whose bodies are not read yet."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NoReturn
 
 import aiohttp
 import httpx
@@ -89,9 +88,13 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        with self._reading():
+        try:
             self.body = await self._response.read()
-            return self.body
+        except FAILURES as error:
+            self._raise(error)
+        finally:
+            self.close()
+        return self.body
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body as it came over the wire, in pieces as large as have arrived.
@@ -99,20 +102,18 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        with self._reading():
+        try:
             while chunk := await self._response.content.readany():
                 yield chunk
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Raise what httpx would raise, and close."""
-        try:
-            yield
         except FAILURES as error:
-            failure = httpx_error(error, self.request, read=self._read_timeout, proxy=self.proxy)
-            raise failure from failure.__cause__
+            self._raise(error)
         finally:
             self.close()
+
+    def _raise(self, error: Exception) -> NoReturn:
+        """Raise what httpx would raise."""
+        failure = httpx_error(error, self.request, read=self._read_timeout, proxy=self.proxy)
+        raise failure from failure.__cause__
 
     async def drain(self, limit: int) -> bytes:
         """Read a body that is not wanted, so that its connection can be used again, and close.
