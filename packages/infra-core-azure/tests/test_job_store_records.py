@@ -171,3 +171,8 @@ def test_a_cause_never_is_a_failure_of_its_own() -> None:
     assert "s3cr3tvalue99" not in dirty
     assert "\x1b" not in dirty
     assert _job().start().fail(BrokenError()).error == "BrokenError: its text cannot be printed"
+
+
+def test_a_payload_may_hold_any_name() -> None:
+    """Those of the arguments of Python's methods as well."""
+    assert JobRecord("b", "j").start().complete(self=1).payload == {"self": 1}

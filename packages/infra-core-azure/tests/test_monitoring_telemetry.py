@@ -1124,3 +1124,13 @@ def test_the_last_event_and_line_of_a_worker_process_arrive(
     assert server.names() == ["completed"]
     lines = (tmp_path / "mirrored.log").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["first", "last"]
+
+
+def test_a_property_may_be_named_self(server: IngestionServer, connect: Connect) -> None:
+    """As in the lines of a run log."""
+    client = connect(QUICK)
+    client.track_event("started", self="me")
+    client.track_error("failed", self="me")
+    assert client.flush(SOON)
+    found = [item["data"]["baseData"]["properties"]["self"] for item in server.items]
+    assert found == ["me", "me"]

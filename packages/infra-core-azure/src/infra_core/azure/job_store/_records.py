@@ -208,7 +208,7 @@ class JobRecord:
         begun = attempt_begun(self, number, now=clock.utc_now(), worker=worker)
         return self._become(JobStatus.RUNNING, attempts=number, error=None, **begun)
 
-    def complete(self, **payload: Any) -> "Self":
+    def complete(self, /, **payload: Any) -> "Self":
         """Return the job as completed; keyword arguments are merged into its payload.
 
         Raises:

@@ -98,7 +98,7 @@ class TelemetryClient:
         if backend in {"applicationinsights", "otel"}:
             self._exporter = _make_sender(config, backend, service_name, limits)
 
-    def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
+    def track_event(self, /, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event that dashboards and alerts know.
 
         Args:
@@ -145,7 +145,7 @@ class TelemetryClient:
         require_number("value", value, "a finite number", least=-1.7e308, most=1.7e308)
         self._track(check_name(name), properties, logging.INFO, metric=float(value))
 
-    def track_error(self, name: TelemetryEvent | str, **properties: Any) -> None:
+    def track_error(self, /, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event that is an error.
 
         Args:
