@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from tree import PACKAGES, ROOT, Package
@@ -102,14 +103,17 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         for variant in range(len(variants(node))):
             changed = copy.deepcopy(tree)
             target = list(ast.walk(changed))[number]
-            before = ast.unparse(target).splitlines()[0]
+            before = ast.unparse(target)
             replacement = variants(target)[variant]
             if not replace(changed, target, replacement):
                 continue
             ast.fix_missing_locations(changed)
-            after = ast.unparse(replacement).splitlines()[0]
-            line = getattr(node, "lineno", 0)
-            yield Mutant(path, line, before[:80], after[:80], ast.unparse(changed))
+            after = ast.unparse(replacement)
+            # From shortly before they differ: a call without its last argument is long.
+            pairs = enumerate(zip_longest(before, after))
+            start = max(0, next((at for at, (a, b) in pairs if a != b), 0) - 40)
+            old, new = (" ".join(text[start:].split())[:80] for text in (before, after))
+            yield Mutant(path, getattr(node, "lineno", 0), old, new, ast.unparse(changed))
 
 
 def variants(node: ast.AST) -> list[ast.AST]:

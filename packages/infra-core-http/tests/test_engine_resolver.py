@@ -1,6 +1,8 @@
 """Look-ups of names: temporary failures, hung name servers, and who waits for them."""
 
 import asyncio
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -119,6 +121,33 @@ async def test_a_temporary_failure_is_retried(
         assert request("POST", url(origin, "post.test"), json={}, max_retries=1).text == "ok"
     assert names.asked.count("flaky.test") == 2
     assert names.asked.count("post.test") == 2
+
+
+@pytest.mark.parametrize("half", ["async", "sync"])
+def test_too_many_open_files_make_no_name_unknown(
+    names: NameServer, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """The C library cannot read its own files then. It is said, and tried again."""
+    opened = os.open
+
+    def full(path: Any, *args: Any, **options: Any) -> int:
+        if path == os.devnull:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *args, **options)
+
+    def get(host: str, retries: int) -> str:
+        if half == "sync":
+            return fetch(url(origin, host), max_retries=retries)
+        return asyncio.run(fetch_async(url(origin, host), max_retries=retries))
+
+    monkeypatch.setattr(os, "open", full)
+    names.fail("full.test", socket.EAI_NONAME)
+    names.fail("named.test", socket.EAI_NONAME)
+    with fast_time():
+        assert get("full.test", 1) == "ok"
+        with pytest.raises((httpx.ConnectError, requests.ConnectionError)) as caught:
+            get("named.test", 0)
+    assert os.strerror(errno.EMFILE) in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [socket.EAI_NONAME, socket.EAI_FAIL])

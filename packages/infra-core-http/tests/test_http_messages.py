@@ -213,6 +213,17 @@ async def test_a_redirect_to_another_scheme_names_its_target(origin: FaultyOrigi
         await fetch_async(origin.url("/x"))
 
 
+async def test_a_request_that_cannot_be_sent_is_named_and_not_tried_again() -> None:
+    """Over plain httpx, which finds that out when it writes."""
+    headers = {"Transfer-Encoding": "odd"}
+    words = r"^the request to 127\.0\.0\.1:\d+ cannot be sent: .*Transfer-Encoding"
+    with FaultyOrigin() as origin, fast_time() as time:
+        async with AsyncHttpClient(http2=True) as client:
+            with pytest.raises(httpx.LocalProtocolError, match=words):
+                await fetch_async(origin.url("/f"), client=client, headers=headers)
+    assert time.slept == []
+
+
 # -- arguments -----------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from infra_core.http import (
     request,
     request_async,
 )
+from infra_core.http.engine._target import target_of
 from infra_core.http.testing import FaultyOrigin, redirect
 
 Get = Callable[..., str]
@@ -143,6 +144,12 @@ def test_the_zone_of_an_address_is_for_this_machine(get: Get, zone: str) -> None
         assert get(server.url("/page").replace("[::1]", f"[::1{zone}]")) == "x"
     finally:
         server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("url", ["http://[fe80::1%25lo]:8000/a", "http://[2001:db8:0:0::1]/a"])
+def test_an_address_of_ipv6_stays_as_it_is_written(url: str) -> None:
+    """Without its zone it is that of another machine."""
+    assert target_of(url).text == url
 
 
 def test_a_name_with_emoji_is_asked_or_refused_in_plain_words(origin: FaultyOrigin) -> None:

@@ -1,15 +1,18 @@
 """What the environment says about proxies, certificates and logins."""
 
 import logging
+import os
+import urllib.request
 from collections import UserDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from infra_core.http import InvalidRequestError
-from infra_core.http.engine import read_netrc
+from infra_core.http.engine import network_settings, read_netrc
 from infra_core.http.engine.network_settings import NetworkSettings, NoProxy, Proxy, UnusableProxy
 
 
@@ -153,6 +156,38 @@ def test_a_cgi_program_takes_no_proxy_from_a_request_header() -> None:
     assert where(read(HTTP_PROXY="evil:1", REQUEST_METHOD="GET"), "http://a") is None
     assert where(read(http_proxy="good:1", REQUEST_METHOD="GET"), "http://a") == "http://good:1"
     assert where(read(HTTPS_PROXY="good:1", REQUEST_METHOD="GET"), "https://a") == "http://good:1"
+
+
+def test_the_proxies_of_the_system_count_where_no_variable_names_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that people set in the settings of Windows and macOS, with their exceptions."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(network_settings, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(network_settings, "_read", network_settings._read.__wrapped__)  # no cache
+    known = {"http": "proxy:1", "https": "proxy:2", "ftp": "proxy:3"}
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: known)
+    monkeypatch.setattr(urllib.request, "proxy_bypass", lambda host: host == "inside")
+    settings = NetworkSettings.read()
+    assert where(settings, "http://a") == "http://proxy:1"
+    assert where(settings, "https://a") == "http://proxy:2"
+    assert where(settings, "http://inside") is None
+    assert where(NetworkSettings.read({}), "http://a") is None
+    monkeypatch.setenv("https_proxy", "other:4")
+    settings = NetworkSettings.read()
+    assert where(settings, "http://a") is None
+    assert where(settings, "https://inside") == "http://other:4"
+
+
+def test_where_names_have_no_case_such_a_program_takes_no_proxy_for_http(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Windows `http_proxy` is the same variable."""
+    windows = SimpleNamespace(**{**vars(os), "name": "nt"})
+    monkeypatch.setattr(network_settings, "os", windows)
+    assert where(read(http_proxy="evil:2", REQUEST_METHOD="GET"), "http://a") is None
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ def test_numbers_that_are_no_address_are_no_host(host: str) -> None:
     """What a resolver would make of them is unknown."""
     with pytest.raises(ValueError, match="neither a host name nor an address"):
         literal_address(host)
+    with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
+        literal_address(f"::{host}")
 
 
 @pytest.mark.parametrize("host", ["example.com", "a.b", "fade.cafe", "1e100.net", "localhost"])

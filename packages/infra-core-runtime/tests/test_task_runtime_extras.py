@@ -94,6 +94,9 @@ def test_a_timeout_error_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(TaskTimeoutError("a", 2.0, unresponsive=True)))
     assert (copy.task_id, copy.timeout, copy.unresponsive) == ("a", 2.0, True)
     assert "'a'" in str(copy)
+    usual = TaskTimeoutError("a", 2.0)
+    assert not usual.unresponsive
+    assert "left behind" not in str(usual)
 
 
 @orderly

@@ -242,6 +242,7 @@ async def test_without_on_timeout_a_late_task_ends_the_run() -> None:
     assert isinstance(caught.value, TimeoutError)
     assert isinstance(caught.value, asyncio.TimeoutError)
     assert (caught.value.task_id, caught.value.timeout) == ("slow", 0.01)
+    assert not caught.value.unresponsive
 
 
 @pytest.mark.parametrize("kind", [TimeoutError, asyncio.TimeoutError])

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -287,6 +288,18 @@ async def test_a_cancelled_reader_takes_the_run_with_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reader
     assert sorted(cleaned) == [0, 1]
+
+
+async def test_several_readers_share_a_stream_and_all_come_to_its_end() -> None:
+    """Each result goes to one of them."""
+    stream = runtime(3).map(slow_double, range(10))
+
+    async def read() -> list[int]:
+        return [result async for result in stream]
+
+    readers = asyncio.gather(*(read() for _ in range(3)))
+    results = await asyncio.wait_for(readers, 30)
+    assert sorted(chain.from_iterable(results)) == list(range(0, 20, 2))
 
 
 async def test_a_stream_whose_reader_was_cancelled_does_not_seem_to_be_at_its_end() -> None:
