@@ -155,14 +155,26 @@ class AppendBlobTarget:
         yield from self._fill(state, state)
 
     def _look(self, parts: list[MirrorState]) -> None:
-        """Compare blobs with what was confirmed, which is trusted where they cannot be asked."""
+        """Compare blobs with what was confirmed, which is trusted where they cannot be asked.
+
+        A blob that is gone or is a block blob now, while the one behind it is whole, was removed or
+        converted by intent: for a cheaper tier, say.
+        """
         try:
             found = [(part, self._properties(part)) for part in parts if part.position >= 0]
         except Exception as error:  # noqa: BLE001 - a token that may only append, say
             _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
             return
-        for part, properties in found:
-            self._find_place(part, properties)
+        lost = True  # what is behind the newest one, so that it is made again itself
+        for part, properties in reversed(found):
+            before, removed = part.reached, properties is None
+            if properties and properties.blob_type != "AppendBlob":
+                removed = properties.size >= part.position
+            if removed and not lost:
+                part.position = -1  # it is not looked at any more
+            else:
+                self._find_place(part, properties)
+            lost = part.reached < before
 
     def _fill(
         self, part: MirrorState, newest: MirrorState, until: Position = _END
@@ -184,7 +196,7 @@ class AppendBlobTarget:
             if state.position < 0:
                 return self._open(state)
             if state.blocks >= self.max_blocks:
-                self._look([state])  # while the disk has what it may have lost
+                self._look([*state.before, state])  # while the disk has what they may have lost
                 return state.blocks < self.max_blocks
             answer = self._blob(state).append_block(
                 data,
@@ -202,10 +214,12 @@ class AppendBlobTarget:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
                 etag, state.etag = state.etag, ""  # it counts no longer where it cannot be asked
-                properties = self._properties(state)
+                properties, before = self._properties(state), state.reached
                 state.etag = etag
                 if not self._find_place(state, properties):
                     raise  # somebody has a lease on it, say
+                if state.reached < before:
+                    self._look(state.before)
             elif code == _SEALED or (
                 status == 409 and state.position > 0 and code not in _HELD_UP
             ):  # 50,000 blocks, say, which a blob that never took any line has not
@@ -277,6 +291,8 @@ class AppendBlobTarget:
 
         Where it was removed, or another one put into its place, what it held is sent again.
         """
+        if properties and properties.blob_type != "AppendBlob":
+            properties = None
         size, etag = (properties.size, str(properties.etag or "")) if properties else (0, "")
         if properties and size == state.position and state.etag in ("", etag):
             return False
@@ -337,12 +353,10 @@ class AppendBlobTarget:
         return bytes(download.readall())
 
     def _properties(self, state: MirrorState) -> BlobProperties | None:
-        """Return `None` where the blob was removed, or another one put into its place."""
         try:
-            properties = self._blob(state).get_blob_properties(**_ONE_TRY)
+            return self._blob(state).get_blob_properties(**_ONE_TRY)
         except ResourceNotFoundError:
             return None
-        return properties if properties.blob_type == "AppendBlob" else None
 
     def _blob(self, state: MirrorState) -> BlobClient:
         stem, suffix = splitext(self.name)  # noqa: PTH122 - a blob's name, no path
