@@ -107,8 +107,25 @@ def test_codings_are_undone_from_the_last_to_the_first() -> None:
     body = brotli.compress(zlib.compress(gzip.compress(b"text")))
     for lines in (["gzip, deflate, br"], ["gzip", "x", "deflate,br"], ["GZIP,,x", "deflate, BR"]):
         assert decode(lines, body, 5) == b"text"
+    body = b"text"
+    for _ in range(5):
+        body = gzip.compress(body)
+    assert decode(["gzip"] * 5, body) == b"text"
     with pytest.raises(DamagedBody, match="6 content codings"):
         decode(["gzip"] * 6, body)
+
+
+def test_a_zstd_body_may_not_ask_for_more_memory_than_its_registration_allows() -> None:
+    """8 MiB (RFC 9659): a frame of some bytes can ask for gigabytes."""
+    for log, allowed in ((23, True), (24, False)):
+        options: dict[int, int] = {backports.zstd.CompressionParameter.window_log: log}
+        maker = backports.zstd.ZstdCompressor(options=options)
+        frame = maker.compress(b"text") + maker.flush()
+        if allowed:
+            assert decode(["zstd"], frame) == b"text"
+        else:
+            with pytest.raises(DamagedBody):
+                decode(["zstd"], frame)
 
 
 @pytest.mark.parametrize("name", ["utf-8", "none", "binary", "aws-chunked", "identity", "", "7bit"])

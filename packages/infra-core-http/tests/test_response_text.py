@@ -61,6 +61,7 @@ def text_of(body: bytes, content_type: str | None = None) -> str:
         (b'{"a": "<meta charset=latin2>\xc5\x82"}', "application/json", None),
         (b" " * 1024 + b"<meta charset=koi8-r>\xc3\xbc", "text/html", None),
         ("<?xml version='1.0'?>ü".encode("utf-16-be"), "text/xml", "<?xml version='1.0'?>ü"),
+        ("<?xml version='1.0'?>ü".encode("utf-16-le"), "text/xml", "<?xml version='1.0'?>ü"),
         (b"", "text/html", ""),
     ],
 )
@@ -129,6 +130,7 @@ def test_the_text_of_a_status_has_no_secrets_and_nothing_that_moves_a_terminal()
     assert text.isprintable()
     assert text.startswith("GET https://")
     assert text.endswith(": check the credentials")
+    assert clean_reason(500, "a" * 100) == "a" * 80
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,11 @@ def test_the_text_of_a_status_has_no_secrets_and_nothing_that_moves_a_terminal()
         (302, {"Location": "/x?sig=hunter2"}, "redirects are not followed"),
         (302, {}, "a redirect without a Location"),
         (304, {}, "If-None-Match"),
-        (404, {}, "check the URL and the method"),
+        *((status, {}, "check the credentials") for status in (401, 403)),
+        *((status, {}, "check the URL and the method") for status in (404, 405, 410)),
+        *((status, {}, "ask less often, or try again later") for status in (408, 425, 429)),
+        (400, {}, "check the request"),
+        (407, {}, "check the credentials for the proxy"),
         (500, {}, "see the server's log"),
     ],
 )

@@ -262,6 +262,7 @@ def test_a_url_without_secrets_comes_out_unchanged(
         ("https://h/?%u0073ig=S3CR3T", "https://h/?%u0073ig=<redacted>"),
         ("https://h/?si%0Ag=S3CR3T", "https://h/?si%0Ag=<redacted>"),
         ("https://h/?sig%00=S3CR3T", "https://h/?sig%00=<redacted>"),
+        ("https://h/?api+key=S3CR3T", "https://h/?api+key=<redacted>"),
         ("https://h/?sig=<S3CR3T>", "https://h/?sig=<redacted>"),
         ("https://h/?sig=<redacted>S3CR3T", "https://h/?sig=<redacted>"),
         ("https://h/?q=%7B%22pin%22%3A%221234%22%7D", "https://h/?q=<redacted>"),
