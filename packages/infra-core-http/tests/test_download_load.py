@@ -440,6 +440,41 @@ async def test_what_waits_for_the_disk_is_bounded(
     assert all(outcome.ok for outcome in await batch)
 
 
+@pytest.mark.parametrize("way", ["callback", "cancelled"])
+async def test_a_download_that_ends_while_its_file_is_opened_leaves_none(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The thread that opens it is waited for, and the file is removed."""
+    origin.add("/big", bytes(3_000_000), chunked=True)
+    opening, release, more = threading.Event(), threading.Event(), asyncio.Event()
+
+    def opened(*arguments: Any, **options: Any) -> AtomicFile:
+        opening.set()
+        assert release.wait(60)
+        return AtomicFile(*arguments, **options)
+
+    async def progress(size: int, _: int | None) -> None:
+        if size >= 1 << 20:
+            await asyncio.to_thread(opening.wait, 60)
+            if way == "callback":
+                raise KeyError("enough")
+            if way == "cancelled":
+                await more.wait()
+
+    monkeypatch.setattr("infra_core.http.download._sink.AtomicFile", opened)
+    download = asyncio.ensure_future(
+        AssetDownloadClient().download(origin.url("/big"), tmp_path / "f", progress=progress)
+    )
+    await asyncio.to_thread(opening.wait, 60)
+    if way == "cancelled":
+        download.cancel()
+    await asyncio.wait([download], timeout=0.1)
+    release.set()
+    with pytest.raises((KeyError, asyncio.CancelledError)):
+        await download
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_what_follows_a_commit_sees_durable_files_alone(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ class Sink:
     @property
     def closed(self) -> bool:
         """Whether there is no partial file on the disk, not yet or not any more."""
-        return self._file is None or self._file.closed
+        return self._writing is None and (self._file is None or self._file.closed)
 
     async def write(self, chunk: bytes) -> None:
         """Take a chunk; waits only when the disk is slower than the network."""
