@@ -5,7 +5,9 @@ One marked `posix` is about what Windows does not have: it runs neither there no
 With `--as-windows` all others run on the stand-in alone.
 """
 
+import asyncio
 import errno
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -28,14 +30,18 @@ settings.load_profile("infra-core")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what this file reads."""
     parser.addoption("--as-windows", action="store_true", help="run on what stands in for Windows")
+    parser.addoption("--uvloop", action="store_true", help="run on event loops of uvloop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Pass over what the standard library of 3.10 leaves open until it is collected.
+    """Choose the event loop; pass over what 3.10 leaves open until it is collected.
 
     Its http.client the answer of a proxy that refuses a tunnel, its asyncio the transport of a
     handshake that failed.
     """
+    if config.getoption("--uvloop"):
+        uvloop = importlib.import_module("uvloop")
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     if sys.version_info < (3, 11):
         for what in (r"<socket.socket \[closed\]", "transport <asyncio.sslproto._SSLProtocol"):
             config.addinivalue_line("filterwarnings", f"ignore:unclosed {what}:ResourceWarning")
