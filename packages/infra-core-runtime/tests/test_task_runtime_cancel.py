@@ -508,6 +508,7 @@ async def test_a_callback_that_hangs_is_cancelled_after_the_grace(
     await turns()
     (record,) = [r for r in caplog.records if "a callback for task" in r.getMessage()]
     assert record.__dict__["task_id"] == "a"
+    assert (subject.stats.failed, subject.stats.done) == (1, 1)  # the task had ended by itself
 
 
 @orderly

@@ -260,6 +260,21 @@ async def test_progress_is_reported_no_more_often_than_asked_for() -> None:
 
 
 @orderly
+async def test_progress_is_reported_once_in_each_interval() -> None:
+    """When a task ends after it was over, and at the end."""
+    seen: list[RuntimeStats] = []
+    with fast_time() as time:
+
+        async def task() -> None:
+            time.advance(25)
+
+        await runtime(1).run(
+            [(str(n), task) for n in range(10)], on_progress=seen.append, progress_interval=60.0
+        )
+    assert [stats.done for stats in seen] == [3, 6, 9, 10]
+
+
+@orderly
 async def test_streams_report_progress_too() -> None:
     """The hook of a stream is called at its end at the latest."""
     seen: list[RuntimeStats] = []
