@@ -162,13 +162,17 @@ async def test_a_transport_of_the_users_is_used() -> None:
 async def test_methods_patched_by_hand_are_called(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Those of httpx.AsyncClient that tests like to replace."""
+    """Those of httpx.AsyncClient that tests like to replace. What they refuse is an error."""
+    statuses = iter([200, 404])
 
     async def answer(self: object, *args: object, **kwargs: object) -> httpx.Response:
-        return httpx.Response(200, text=name, request=httpx.Request("GET", URL))
+        return httpx.Response(next(statuses), text=name, request=httpx.Request("GET", URL))
 
     monkeypatch.setattr(httpx.AsyncClient, name, answer)
     assert await fetch_async(URL) == name
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        await fetch_async(URL)
+    assert caught.value.response.text == name
 
 
 async def test_streams_do_not_pass_through_what_reads_whole_answers(

@@ -248,11 +248,13 @@ def test_a_forked_child_makes_its_own_and_leaves_the_parents_open() -> None:
     client = loop.run_until_complete(get(local))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads
+        local._lock.acquire()  # as another thread may have at that moment
         child = os.fork()
     if child == 0:
         signal.alarm(30)
         own = asyncio.run(get(local))
         os._exit(7 if own is not client and own.closed_on and not client.closed_on else 1)
+    local._lock.release()
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
     assert loop.run_until_complete(get(local)) is client
