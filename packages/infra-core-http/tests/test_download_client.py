@@ -179,6 +179,13 @@ def test_digests_of_the_server_are_verified(
     download_asset(origin.url("/wrong"), tmp_path / "wrong", expected_checksum=expected)
 
 
+@pytest.mark.parametrize("call", [download_asset, download_many])
+def test_a_wrong_argument_names_the_function_that_was_called(call: Any) -> None:
+    """And not its asynchronous twin."""
+    with pytest.raises(TypeError, match=rf"^{call.__name__}\(\) .*argument"):
+        call(no_such=1)
+
+
 def test_progress_counts_up_and_begins_again(origin: FaultyOrigin, tmp_path: Path) -> None:
     """(bytes, size) from zero to the size, from zero once more after a retry."""
     origin.add("/p", BODY, faults=[truncate(1000)])

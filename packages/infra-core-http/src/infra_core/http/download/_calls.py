@@ -83,8 +83,13 @@ def blocking(
     def decorate(twin: Callable[..., Any]) -> Callable[P, T]:
         @wraps(twin)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            awaited = function(*args, **kwargs)
-            return run_sync(awaited, what=f"{twin.__name__}()", instead=f"{function.__name__}()")
+            called, twin_of = f"{twin.__name__}()", f"{function.__name__}()"
+            try:
+                awaited = function(*args, **kwargs)
+            except TypeError as error:  # wrong arguments; Python names what was made of the call
+                error.args = (str(error).replace(twin_of, called),)
+                raise
+            return run_sync(awaited, what=called, instead=twin_of)
 
         call.__annotations__ = function.__annotations__
         call.__signature__ = signature(function)  # type: ignore[attr-defined]
