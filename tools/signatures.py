@@ -18,7 +18,8 @@ class AtRunTime(griffe.Extension):
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
         made = attr.value
         if isinstance(made, griffe.ExprCall) and str(made.function).startswith("_"):
-            attr.value = made.arguments[0] if attr.parent and attr.parent.is_class else made
+            field = attr.parent is not None and attr.parent.is_class and made.arguments
+            attr.value = made.arguments[0] if field else made
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         for decorator in func.decorators:

@@ -550,3 +550,27 @@ def test_threads_are_to_be_had_when_the_main_thread_has_ended(warm: bool) -> Non
     )
     expected = ["before 12"] * warm + ["thread 12", "atexit 12"]
     assert output.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    "start", ["atexit.register(late)", "threading.Thread(target=late).start()"]
+)
+def test_facades_may_be_used_for_the_first_time_when_the_main_thread_has_ended(start: str) -> None:
+    """What they stand on is imported then, as far as Python still lets it be."""
+    output = script(
+        f"""
+        import asyncio, atexit, threading
+        import infra_core.runtime as runtime
+
+        async def work():
+            return await runtime.in_thread(str, 5)
+
+        def late():
+            if threading.current_thread() is not threading.main_thread():
+                threading.main_thread().join()
+            print(runtime.run_sync(work()), flush=True)
+
+        {start}
+        """
+    )
+    assert output == "5\n"

@@ -17,6 +17,9 @@ from ._forks import after_fork_in_child
 from ._threads import file_threads
 from ._values import is_number, shown
 
+with contextlib.suppress(RuntimeError):  # from Python, once the main thread has ended
+    import concurrent.futures.thread
+
 __all__ = ["in_background_loop", "on_background_close", "refuse_running_loop", "run_sync"]
 
 T = TypeVar("T")
@@ -33,8 +36,7 @@ class _BackgroundLoop(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="infra-core-background-loop", daemon=True)
-        self.loop = asyncio.new_event_loop()
-        self.loop.set_default_executor(_Threads())
+        self.loop = _new_loop()
         try:
             self.start()
         except RuntimeError:
@@ -83,21 +85,29 @@ async def _end_the_others() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-class _Threads(concurrent.futures.ThreadPoolExecutor):
-    """The threads of `in_thread` for what asks the event loop for one (`asyncio.to_thread`).
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop with the threads of `in_thread` for what asks it for one."""
+    loop = asyncio.new_event_loop()
+    # Without the class, what asks for a thread (`asyncio.to_thread`) fails, and nothing else.
+    with contextlib.suppress(RuntimeError):
+        loop.set_default_executor(_executor())
+    return loop
 
-    A `ThreadPoolExecutor`, which event loops insist on, refuses work once the main thread has
-    ended, when synchronous facades may still be called.
-    """
 
-    def submit(
-        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> "concurrent.futures.Future[Any]":
-        """Have the work run in a thread that all loops share."""
-        return file_threads.submit(partial(fn, *args, **kwargs))
+@cache
+def _executor() -> "concurrent.futures.ThreadPoolExecutor":
+    class Threads(concurrent.futures.ThreadPoolExecutor):
+        """What event loops insist on; the usual one refuses work once the main thread has ended."""
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Do nothing: the threads are not this object's."""
+        def submit(
+            self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+        ) -> "concurrent.futures.Future[Any]":
+            return file_threads.submit(partial(fn, *args, **kwargs))
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            pass  # the threads are not this object's
+
+    return Threads()
 
 
 class _Call(Generic[T]):
@@ -318,8 +328,7 @@ def run_sync(
 
 def _run_at_exit(coroutine: Coroutine[Any, Any, T]) -> T:
     """Do what `asyncio.run` does, which starts a thread to end an executor: too late for that."""
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(_Threads())
+    loop = _new_loop()
     try:
         return loop.run_until_complete(coroutine)
     finally:
