@@ -525,3 +525,14 @@ def test_without_a_loop_there_is_no_lag(
     """A synchronous program's beats have no loop lag."""
     make().pulse()
     assert read(tmp_path)["loop_lag_seconds"] is None
+
+
+@pytest.mark.parametrize("name", ["on_timeout", "on_error"])
+def test_an_asynchronous_hook_is_refused(tmp_path: Path, name: str) -> None:
+    """Its coroutine was dropped, so that nobody heard of the stall."""
+
+    async def hook(*_: object) -> None: ...
+
+    options: dict[str, Any] = {name: hook}
+    with pytest.raises(TypeError, match=f"{name} is asynchronous, and is not awaited here"):
+        HeartbeatMonitor(tmp_path, azure_client=None, **options)

@@ -688,3 +688,15 @@ async def test_files_that_wait_for_others_are_written_each_by_itself(tmp_path: P
     assert few[0] is None
     assert isinstance(few[1], LookupError)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class _Hook:
+    async def __call__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["content_type", "on_progress", "on_outcome"])
+@pytest.mark.parametrize("hook", [_Hook(), _Hook().__call__, "print"], ids=range(3))
+def test_a_hook_whose_coroutine_would_be_dropped_is_refused(name: str, hook: object) -> None:
+    """Before anything is transferred; what cannot be called, too."""
+    with pytest.raises(TypeError, match=rf"^{name}.* pass a (plain )?function"):
+        TreeRules(**{name: hook})  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Checks of numbers and URLs that callers pass: one form of error for all of the package."""
 
+import inspect
 import math
 from numbers import Integral, Real
 from pathlib import Path
@@ -7,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from .exceptions import ConfigurationError
 
-__all__ = ["path_of", "require_number", "split_url", "type_name"]
+__all__ = ["path_of", "require_number", "require_plain_function", "split_url", "type_name"]
 
 
 def path_of(variable: str, value: str) -> Path:
@@ -47,6 +48,21 @@ def require_number(
         number = math.nan
     if not (number > above and least <= number <= most):
         raise ValueError(f"{name}={value!r} is out of range: pass {allowed}")
+
+
+def require_plain_function(name: str, function: object) -> None:
+    """Refuse a hook that cannot be called, or whose coroutine would be dropped; None is allowed.
+
+    Example:
+        >>> require_plain_function("on_timeout", "print")
+        Traceback (most recent call last):
+        TypeError: on_timeout='print' cannot be called: pass a function, or None
+    """
+    if function is not None and not callable(function):
+        raise TypeError(f"{name}={function!r:.80} cannot be called: pass a function, or None")
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object, is it asynchronous?
+    if any(map(inspect.iscoroutinefunction, (function, called))):
+        raise TypeError(f"{name} is asynchronous, and is not awaited here: pass a plain function")
 
 
 def type_name(value: object) -> str:

@@ -13,7 +13,7 @@ from infra_core.fs import write_json_atomic
 from infra_core.runtime import after_fork_in_child, clock, redact_secrets
 
 from .._blocking import running_loop
-from .._checks import require_number
+from .._checks import require_number, require_plain_function
 from .._process import host_name, interrupt_main, process_identity
 from ._heartbeat_upload import BeatUploads
 from ._loop_lag import LoopLagProbe
@@ -107,6 +107,8 @@ class HeartbeatMonitor:
             allowed = "seconds above 0, or None for no limit"
             require_number("slug_timeout_seconds", slug_timeout_seconds, allowed, above=0)
         require_number("force_first_slug_delay", force_first_slug_delay, "seconds")
+        for name, hook in (("on_timeout", on_timeout), ("on_error", on_error)):
+            require_plain_function(name, hook)
         require_number("stop_timeout", stop_timeout, "seconds, 0 to a year", least=0, most=_YEAR)
         self.path: Path = Path(storage_root) / HEARTBEAT_FILE
         self._interval = interval_seconds

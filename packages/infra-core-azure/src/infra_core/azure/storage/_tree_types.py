@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .._checks import require_plain_function
 from ._names import compile_globs
 from ._properties import NO_PROPERTIES, StoredProperties
 from ._settings import Overwrite
@@ -161,6 +162,8 @@ class TreeRules:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r:.80} is unknown; use {', '.join(allowed)}"
                 )
+        for name in ("content_type", "on_progress", "on_outcome"):
+            require_plain_function(name, getattr(self, name))
         compile_globs(self.include, self.exclude)  # raises for malformed ones, planned or not
 
     def dump(self) -> dict[str, Any]:
