@@ -18,6 +18,7 @@ import requests
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from infra_core.http import (
+    AsyncHttpClient,
     HttpError,
     OutcomeUnknown,
     RequestsHttpClient,
@@ -169,6 +170,19 @@ def test_in_every_script_a_body_is_whole_and_a_post_runs_once(
                 break
             turned_away += 1
         assert answered <= turned_away + 1
+
+
+@pytest.mark.parametrize("half", ["sync", "async", "plain"])
+def test_an_answer_says_how_long_it_took(origin: FaultyOrigin, half: str) -> None:
+    """As those of httpx and requests do."""
+    origin.add("/late", b"x", always=delay(0.05))
+
+    async def work() -> httpx.Response:
+        async with AsyncHttpClient(http2=half == "plain") as client:
+            return await request_async("GET", origin.url("/late"), client=client)
+
+    late: Any = request("GET", origin.url("/late")) if half == "sync" else asyncio.run(work())
+    assert 0.02 < late.elapsed.total_seconds() < 60  # timers may be early
 
 
 async def test_many_requests_at_once_survive_a_bad_server(origin: FaultyOrigin) -> None:

@@ -251,6 +251,7 @@ def test_a_forked_child_makes_its_own_and_leaves_the_parents_open() -> None:
         local._lock.acquire()  # as another thread may have at that moment
         child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not that of pytest-timeout
         signal.alarm(30)
         own = asyncio.run(get(local))
         os._exit(7 if own is not client and own.closed_on and not client.closed_on else 1)
