@@ -365,6 +365,14 @@ def test_mocks_of_responses_are_asked() -> None:
         assert b"".join(response.iter_content(2)) == b"mocked"
 
 
+@responses.activate
+def test_the_words_of_an_error_that_a_mock_raises_stay() -> None:
+    """There is no error of the system below it that would say more."""
+    responses.add("GET", "http://h/lost", body=requests.ConnectionError("as the test has it"))
+    with pytest.raises(requests.ConnectionError, match=r"^as the test has it"):
+        fetch("http://h/lost", max_retries=0)
+
+
 def test_mocks_of_requests_mock_are_asked() -> None:
     """Whichever way they are set up."""
     with requests_mock.Mocker() as mocker:

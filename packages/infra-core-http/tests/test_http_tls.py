@@ -12,7 +12,9 @@ import httpx
 import pytest
 import requests
 import trustme
+from urllib3.exceptions import InsecureRequestWarning
 
+from infra_core.http import RequestsHttpClient
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
@@ -163,3 +165,23 @@ def test_tls_to_a_port_without_tls_is_said_so(get: Get) -> None:
         with pytest.raises(FAILURES, match="check that this port speaks https"):
             get(f"https://127.0.0.1:{server.server_address[1]}/page")
         server.shutdown()
+
+
+@pytest.mark.parametrize("of", ["call", "session"])
+def test_no_certificate_is_looked_at_where_a_blocking_call_says_so(
+    authority: trustme.CA, of: str
+) -> None:
+    """`verify=False`, of a call or on a session; urllib3 warns of it."""
+
+    def unverified() -> requests.Session:
+        session = requests.Session()
+        session.verify = False
+        return session
+
+    with (
+        serving(authority) as server,
+        RequestsHttpClient(session_factory=unverified if of == "session" else None) as client,
+        pytest.warns(InsecureRequestWarning),
+    ):
+        options: dict[str, Any] = {"verify": False} if of == "call" else {}
+        assert client.request("GET", server.url("/page"), **options).text == "safe"
