@@ -148,6 +148,10 @@ class TestUniqueAssetPath:
         assert first.endswith(".png")
         assert len(first.encode()) <= 120
 
+    def test_a_cut_name_is_the_same_in_every_version(self) -> None:
+        """A file that was stored under it is looked for under it."""
+        assert fs.safe_file_name("a" * 300 + ".txt") == "a" * 242 + "~ecba145f.txt"
+
 
 class TestTheFormOf07:
     @pytest.mark.parametrize(
