@@ -3,9 +3,8 @@
 import base64
 import hashlib
 import sys
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -13,8 +12,6 @@ from xml.sax.saxutils import escape
 import pytest
 
 from infra_core.azure.storage import (
-    AzureStorageClient,
-    AzureStorageSettings,
     BlobConflictError,
     BlobNotFoundError,
     IntegrityError,
@@ -380,79 +377,3 @@ def test_token_that_has_ended_is_not_tried_for_each_file(
     flushed = client.flush_pending()
     assert (flushed.failed, flushed.refused) == ((0, 0) if all_are_sent else (100, 0))
     assert server.count("PUT") - sent < 20
-
-
-def test_listing_that_was_asked_ahead_is_taken_once(blob_server: Any, client_of: Any) -> None:
-    """The next listing of that folder takes it, the one after that asks; another one asks, too."""
-    server = blob_server(lambda *_: (200, {}, page("ab", "")))
-    client = client_of(server)
-    run = client.base_path / "run"
-    client.list_ahead(run)
-    assert client.list_tree(run) == [("a", 1), ("b", 1)]
-    assert server.count("GET") == 1
-    assert client.list_tree(run) == [("a", 1), ("b", 1)]
-    assert server.count("GET") == 2
-    client.list_ahead(run)
-    client.list_tree(client.base_path / "other")
-    assert server.count("GET", "prefix=other") == 1
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        (403, {"x-ms-error-code": "ServerBusy"}, b""),
-        (200, {"Content-Length": "9999"}, b"<Enum"),
-        (200, {"Content-Length": "no number"}, b"<Enum"),
-        "of another server",
-        "without an answer",
-    ],
-)
-def test_trouble_of_a_listing_ahead_is_none(
-    first: Any, blob_server: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is wrong with its answer, it is asked again, as without it."""
-    monkeypatch.setattr("infra_core.azure.storage._ahead._PATIENCE", 0.2)
-    go_on = threading.Event()
-
-    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        if len(server.requests) > 1:
-            server.signs = True
-            return 200, {}, page("ab", "")
-        if first == "without an answer":
-            go_on.wait()
-        server.signs = False
-        return first if isinstance(first, tuple) else (200, {}, b"<html>")
-
-    server = blob_server(answer)
-    client = client_of(server)
-    client.list_ahead(client.base_path / "run")
-    assert client.list_tree(client.base_path / "run") == [("a", 1), ("b", 1)]
-    go_on.set()
-    assert server.count("GET") == 2
-
-
-@pytest.mark.parametrize("why", ["proxy", "token", "unconfigured", "bundle"])
-def test_what_is_not_asked_ahead(
-    why: str, blob_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What goes through a proxy or needs a token; missing certificates are told by the listing."""
-    server = blob_server(lambda *_: (200, {}, page("ab", "")))
-    settings = AzureStorageSettings("box", server.connection_string)
-    if why == "proxy":
-        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    elif why == "token":
-        settings = AzureStorageSettings("box", account_name="abc")
-    elif why == "bundle":
-        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-            monkeypatch.setenv(name, "/nowhere/at/all")
-        settings = replace(
-            settings, connection_string=server.connection_string.replace("http:", "https:")
-        )
-    else:
-        settings = AzureStorageSettings("")
-    settings = replace(settings, journal=tmp_path / "journal.sqlite")
-    with AzureStorageClient.from_settings(settings, "best-effort") as client:
-        threads = threading.active_count()
-        client.list_ahead(Path("run"))
-        assert threading.active_count() == threads
-    assert server.requests == []

@@ -150,7 +150,7 @@ def started() -> None:
         gc.set_threshold(_YOUNG, 1, 1)
 
 
-def import_engine(meanwhile: Callable[[], object] | None = None) -> None:
+def import_engine() -> None:
     """Import aiohttp and httpx without what nothing here uses.
 
     aiohttp reads the certificates of the machine twice at import, which takes 50 ms: each request
@@ -159,30 +159,24 @@ def import_engine(meanwhile: Callable[[], object] | None = None) -> None:
     which may read the environment. httpx imports its own command, and with it rich, click and
     pygments where they are installed; both import decoders, which `infra_core.http` does when an
     answer needs one.
-
-    Args:
-        meanwhile: Begins something that goes on in a thread which imports neither of them, and
-            which reads the environment by `os.environ` alone.
     """
     if not _own_process or threading.active_count() > 1:
         return
-    for name in _CERTIFICATES:  # as OpenSSL sees it; `os.environ` stays
-        os.putenv(name, os.devnull)
+    before = {name: os.environ.get(name) for name in _CERTIFICATES}
+    os.environ.update(dict.fromkeys(_CERTIFICATES, os.devnull))
     absent = [name for name in _UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type] # cannot be imported
     try:
-        if meanwhile is not None:
-            meanwhile()
         import aiohttp  # noqa: F401
         import httpx  # noqa: F401
     finally:
         for name in absent:
             del sys.modules[name]
-        for name in _CERTIFICATES:
-            if name in os.environ:
-                os.putenv(name, os.environ[name])
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
             else:
-                os.unsetenv(name)
+                os.environ[name] = value
 
 
 @cache

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -119,6 +118,10 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Run the verb."""
     import_storage()
+    if options.verb != "pending":
+        import_engine()
+        from infra_core.http.engine import Engine  # noqa: F401
+    started()
     folder = getattr(options, "folder", Path())
     base = options.base or without_links(folder).parent
     client = open_storage(
@@ -138,11 +141,6 @@ def execute(options: argparse.Namespace) -> int:
                 "storage is not configured; set AZURE_STORAGE_CONTAINER and "
                 "AZURE_STORAGE_CONNECTION_STRING (or AZURE_STORAGE_ACCOUNT)"
             )
-        if options.verb != "pending":
-            listed = options.verb in ("down", "list") or options.compare != "nothing"
-            import_engine(partial(checked, client.list_ahead, folder) if listed else None)
-            from infra_core.http.engine import Engine  # noqa: F401
-        started()
         if options.verb == "pending":
             return pending(client, options)
         if options.verb == "list":

@@ -30,7 +30,6 @@ __all__ = [
     "get_properties",
     "is_folder",
     "list_pages",
-    "page_request",
     "read_blob",
 ]
 
@@ -227,21 +226,6 @@ async def create_container(service: BlobService) -> bool:
     return True
 
 
-def page_request(prefix: str, marker: str = "", page_size: int = PAGE) -> Request:
-    """What asks for the blobs whose names begin with `prefix`, from a page's marker on."""
-    params = {
-        "comp": "list",
-        "include": "metadata",
-        "maxresults": str(page_size),
-        "restype": "container",
-    }
-    if prefix:
-        params["prefix"] = prefix
-    if marker:
-        params["marker"] = marker
-    return Request("GET", None, "listing", params=params, expect=4 << 20)
-
-
 async def list_pages(
     service: BlobService, prefix: str, *, page_size: int = PAGE, folders: bool = False
 ) -> AsyncIterator[list[BlobInfo]]:
@@ -256,8 +240,20 @@ async def list_pages(
     """
     marker = ""
     while True:
+        params = {
+            "comp": "list",
+            "include": "metadata",
+            "maxresults": str(page_size),
+            "restype": "container",
+        }
+        if prefix:
+            params["prefix"] = prefix
+        if marker:
+            params["marker"] = marker
         try:
-            response = await service.send(page_request(prefix, marker, page_size))
+            response = await service.send(
+                Request("GET", None, "listing", params=params, expect=4 << 20)
+            )
         except BlobNotFoundError:
             if marker:
                 raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._artifacts import is_own_state
 from .._blocking import blocking, run_blocking
-from ._blobs import BlobInfo, delete_blob, list_pages, page_request
+from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import for_each
 from ._client_files import FileClient, StorageBackend
 from ._config import resolve_config
@@ -218,18 +218,6 @@ class AzureStorageClient(FileClient):
         prefix = tree_prefix(self.blob_name_for_path(Path(path)))
         async for page in list_pages(self._service, prefix):
             yield [blob for blob in page if not is_own_state(blob.name)]
-
-    def list_ahead(self, path: Path) -> None:
-        """Ask for the blobs below a path now, in a thread, for the next listing to take.
-
-        For programs that have something else to do until then: importing aiohttp takes as long as
-        the answer of the service. What goes wrong is left to that listing.
-        """
-        if self._uploader is not None:
-            from ._ahead import Ahead
-
-            prefix = tree_prefix(self.blob_name_for_path(Path(path)))
-            self._service.ahead = Ahead(self._service, page_request(prefix))
 
     async def list_tree_async(self, path: Path) -> list[tuple[str, int]]:
         """Relative name and size of every blob below a path, sorted by name.

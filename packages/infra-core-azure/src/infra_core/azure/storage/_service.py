@@ -46,9 +46,7 @@ from ._refusals import REFUSE_ALL, is_worth_a_retry
 if TYPE_CHECKING:
     from infra_core.http.engine import Engine, Target, Timeouts
 
-    from ._ahead import Ahead
-
-__all__ = ["BlobService", "Outage", "Request", "Response", "is_of_service", "should_retry"]
+__all__ = ["BlobService", "Outage", "Request", "Response", "should_retry"]
 
 API_VERSION = "2023-11-03"
 _SIGNS = ("x-ms-request-id", "x-ms-version", "x-ms-error-code")  # of answers of the service
@@ -115,13 +113,9 @@ class BlobService:
         self._policy_of_whole = replace(self.policy, deadline=None)
         self._id = os.urandom(16).hex()  # with a number for each request: what support asks for
         self._count = itertools.count(1)
-        self.ahead: Ahead | None = None  # asked before the first request, see there
 
     async def send(self, request: Request) -> Response:
         """Make a request, and retry it by the policy until the service answers."""
-        ahead, self.ahead = self.ahead, None
-        if ahead is not None and (early := await ahead.answer(request)) is not None:
-            return early
         tries = 1
 
         def on_retry(details: RetryDetails) -> None:
@@ -198,13 +192,30 @@ class BlobService:
         raise AssertionError  # the second try returns or raises
 
     async def _request(self, request: Request, sent: dict[str, str]) -> Response:
-        """Make a request; for `sent` see `prepare`."""
+        """Make a request; `sent` is empty, and afterwards holds the headers that went out."""
         import httpx
 
-        method, name, operation, _, _, body, expect = request
+        method, name, operation, params, headers, body, expect = request
         blob = name or self.config.container
-        asked = await self.prepare(request, sent)
+        path = self._base_path
+        if name is not None:
+            path = f"{path}/{encode_blob_name(name)}"
+        sent["x-ms-version"] = API_VERSION
+        sent["x-ms-client-request-id"] = f"{self._id}-{next(self._count)}"
+        sent |= _USUAL
+        sent.update(headers)
         size = 0 if body is None else memoryview(body).nbytes
+        if body is not None or method == "PUT":
+            sent["Content-Length"] = str(size)
+            sent["Content-Type"] = "application/octet-stream"
+        try:
+            await self._auth.authorize(method, path, params, sent)
+        except Exception as error:  # what credentials raise is of no one kind
+            raise self._authentication_failed(error, blob, operation) from error
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in params.items())
+        if self._auth.query:
+            query = f"{query}&{self._auth.query}" if query else self._auth.query
+        asked = f"{path}?{query}" if query else path
         data: Any = body
         if body is not None and (size > _PIECE or not isinstance(body, bytes)):
             data = _pieces(body)
@@ -238,7 +249,7 @@ class BlobService:
         if failure is not None:
             raise failure
         final = response.status < 300 or response.status == 404
-        if final and not is_of_service(response.headers):
+        if final and not _is_of_service(response.headers):
             # A login page of some network, say: taken for the service, it would swallow uploads,
             # and a page that it does not have would pass for a blob that does not exist.
             raise StorageRequestError(
@@ -252,29 +263,6 @@ class BlobService:
         if response.status >= 300:
             raise self._refusal(response.status, response.headers, content, blob, operation)
         return Response(response.status, response.headers, content)
-
-    async def prepare(self, request: Request, sent: dict[str, str]) -> str:
-        """The path and query to ask; `sent` is empty, and afterwards holds all headers."""
-        method, name, operation, params, headers, body, _ = request
-        path = self._base_path
-        if name is not None:
-            path = f"{path}/{encode_blob_name(name)}"
-        sent["x-ms-version"] = API_VERSION
-        sent["x-ms-client-request-id"] = f"{self._id}-{next(self._count)}"
-        sent |= _USUAL
-        sent.update(headers)
-        if body is not None or method == "PUT":
-            sent["Content-Length"] = str(0 if body is None else memoryview(body).nbytes)
-            sent["Content-Type"] = "application/octet-stream"
-        try:
-            await self._auth.authorize(method, path, params, sent)
-        except Exception as error:  # what credentials raise is of no one kind
-            blob = name or self.config.container
-            raise self._authentication_failed(error, blob, operation) from error
-        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in params.items())
-        if self._auth.query:
-            query = f"{query}&{self._auth.query}" if query else self._auth.query
-        return f"{path}?{query}" if query else path
 
     def _authentication_failed(self, error: Exception, blob: str, operation: str) -> StorageError:
         """The error for a credential that gives no token."""
@@ -329,7 +317,7 @@ class BlobService:
         )
         if isinstance(error, StorageAccessError):
             error.challenge = challenge_of(headers.get("WWW-Authenticate", ""))
-        if not code and status not in _BY_SIZE and not is_of_service(headers):
+        if not code and status not in _BY_SIZE and not _is_of_service(headers):
             error.permanent = False  # a proxy or gateway said so, and not the service
         return error
 
@@ -373,7 +361,7 @@ def _first_line(tree: ET.Element, tag: str) -> str:
     return (tree.findtext(tag) or "").partition("\n")[0]
 
 
-def is_of_service(headers: Mapping[str, str]) -> bool:
+def _is_of_service(headers: Mapping[str, str]) -> bool:
     """Whether a blob service has answered, and nothing in between."""
     return any(sign in headers for sign in _SIGNS)
 

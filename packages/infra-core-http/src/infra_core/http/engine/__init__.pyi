@@ -2,11 +2,11 @@ from ._answer import EngineResponse as EngineResponse
 from ._errors import failure_of as failure_of
 from ._session import Engine as Engine, Timeouts as Timeouts, timeouts_of as timeouts_of
 from ._target import Target as Target, target_of as target_of
-from ._tls import trust as trust
 from .connections import (
     connector as connector,
     requests_session as requests_session,
     through as through,
+    trust as trust,
 )
 from .network_settings import (
     Netrc as Netrc,

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .._errors import InvalidRequestError
 from .._messages import reason_of
 from .network_settings import NetworkSettings, ca_parts
 
@@ -26,8 +27,6 @@ def tls_context(
     elif isinstance(verify, (str, os.PathLike)):
         context = _context_of([(f"verify={os.fspath(verify)!r}", [os.fspath(verify)])])
     elif not isinstance(verify, bool | None):
-        from .._errors import InvalidRequestError  # with all of httpx
-
         raise InvalidRequestError(
             f"verify={verify!r} says nothing about certificates: pass True, False, a path or an "
             "ssl.SSLContext"
