@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 
 from infra_core.http import (
@@ -20,6 +21,7 @@ from infra_core.http import (
 )
 from infra_core.http._async_client import manager_of
 from infra_core.http._stream import here_of
+from infra_core.http.engine import Engine
 from infra_core.http.engine._private_names import protocols_of
 from infra_core.http.testing import FaultyOrigin, redirect
 from infra_core.runtime import error_chain
@@ -216,3 +218,20 @@ async def test_a_connection_that_is_closing_takes_no_more_of_a_body(
     assert "never retrieved" not in caplog.text
     for link in error_chain(caught.value):
         assert "SECRET" not in f"{link} {link!r}"
+
+
+async def test_the_engine_sends_by_itself(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As other packages use it: with the settings of the environment where none are given."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    engine = Engine(limits=httpx.Limits(max_connections=2))
+    answer = await engine.send(
+        "PUT", origin.url("/in"), headers={"Content-Type": "text/plain"}, body=b"text"
+    )
+    assert (answer.status, await answer.read()) == (200, b"done")
+    assert origin.requests[-1].body == b"text"
+    with pytest.raises(httpx.ConnectError, match="cannot connect to the proxy of http_proxy"):
+        await engine.send("GET", "http://elsewhere.test/")
+    await engine.aclose()
