@@ -22,7 +22,12 @@ import pytest
 import respx
 
 from infra_core.fs import FileWriteError
-from infra_core.http import DownloadError, InvalidRequestError, assets
+from infra_core.http import (
+    DownloadError,
+    IncompleteDownloadError,
+    InvalidRequestError,
+    assets,
+)
 from infra_core.http.assets import (
     AssetDownloadClient,
     DownloadItem,
@@ -612,6 +617,12 @@ def test_exports() -> None:
         assert getattr(assets, name) is not None
     with pytest.raises(AttributeError):
         _ = assets.nonsense  # type: ignore[attr-defined]
+
+
+def test_errors_of_the_transport_have_a_request_as_those_of_httpx() -> None:
+    """Handlers that log `error.request` would raise themselves without it."""
+    error: Any = IncompleteDownloadError("cut", url="https://user:pw@h.example/f")
+    assert str(error.request.url) == "https://h.example/f"
 
 
 def test_errors_survive_pickling() -> None:
