@@ -68,11 +68,11 @@ def origin() -> Iterator[FaultyOrigin]:
 
 
 @pytest.fixture
-def dead_port() -> int:
-    """A port that no server listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def dead_port() -> Iterator[int]:
+    """A port that no server listens on, held so that none gets it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 # -- failures of the network ---------------------------------------------------------------------
@@ -218,9 +218,9 @@ async def test_a_request_that_cannot_be_sent_is_named_and_not_tried_again() -> N
     headers = {"Transfer-Encoding": "odd"}
     words = r"^the request to 127\.0\.0\.1:\d+ cannot be sent: .*Transfer-Encoding"
     with FaultyOrigin() as origin, fast_time() as time:
-        async with AsyncHttpClient(http2=True) as client:
+        async with AsyncHttpClient(http2=True, headers=headers) as client:
             with pytest.raises(httpx.LocalProtocolError, match=words):
-                await fetch_async(origin.url("/f"), client=client, headers=headers)
+                await fetch_async(origin.url("/f"), client=client)
     assert time.slept == []
 
 
@@ -295,6 +295,35 @@ async def test_headers_are_a_mapping(origin: FaultyOrigin, headers: object) -> N
         with pytest.raises(InvalidRequestError, match="are not a mapping: pass one of names to v"):
             result: Any = call(origin.url("/f"), headers=wrong(headers))
             await result
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Length": "5"}, {"content-length": b"12"}, {"Transfer-Encoding": "chunked"}],
+)
+async def test_headers_announce_no_body_that_is_not_there(
+    origin: FaultyOrigin, tmp_path: Path, headers: Any
+) -> None:
+    """A server would wait for it until the timeout; with a body, and as 0, they are fine."""
+    url, words = origin.url("/f"), "announces a body, and the request has none: leave the header ou"
+    for method in ("GET", "POST", "DELETE"):
+        with pytest.raises(InvalidRequestError, match=words):
+            await request_async(method, url, headers=headers, params={"a": "b"})
+        with pytest.raises(InvalidRequestError, match=words):
+            request(method, url, headers=headers)
+        with pytest.raises(InvalidRequestError, match=words):
+            async with stream_async(method, url, headers=headers):
+                pass
+        with pytest.raises(InvalidRequestError, match=words), stream(method, url, headers=headers):
+            pass
+    with pytest.raises(InvalidRequestError, match=words):
+        await AssetDownloadClient().download(url, tmp_path / "f", headers=headers)
+    assert origin.requests == []
+    for body in (b"12345", None):
+        length = {"Content-Length": str(len(body or b""))}
+        answer = await request_async("POST", url, headers=length, content=body)
+        assert answer.status_code == 200
+        assert request("POST", url, headers=length, content=body).status_code == 200
 
 
 async def test_clients_of_other_libraries_are_refused(origin: FaultyOrigin) -> None:

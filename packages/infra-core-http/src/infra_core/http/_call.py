@@ -20,7 +20,7 @@ from infra_core.runtime import (
 
 from ._checks import check_call, check_delay
 from ._errors import DeadlineExceeded, HttpError, InvalidRequestError, OutcomeUnknown
-from ._headers import check_method, checked_headers
+from ._headers import check_method, check_no_body, checked_headers
 from ._policy import (
     Failure,
     build_policy,
@@ -83,6 +83,8 @@ class BaseCall:
         for name, value in zip(FIELDS, (params, json, data, content), strict=True):
             if value is not None:
                 self.fields[name] = value
+        if not self.fields.keys() - {"params"}:
+            check_no_body(self.headers)
         self.replayable = not self.fields or is_replayable(data, content)
         check_call(max_bytes, params)
         check_delay(delay)

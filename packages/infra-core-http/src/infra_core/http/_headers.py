@@ -10,6 +10,7 @@ from ._errors import InvalidRequestError
 __all__ = [
     "DEFAULT_HEADERS",
     "check_method",
+    "check_no_body",
     "checked_headers",
     "defaults_beside",
     "merge_headers",
@@ -80,6 +81,23 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             )
         checked[text_name] = text.strip(" \t")
     return checked
+
+
+def check_no_body(headers: Mapping[str, str]) -> None:
+    """Refuse headers that announce a body for a request without one.
+
+    The server would wait for it, and the caller for the server, until a timeout ends both.
+
+    Raises:
+        InvalidRequestError: Content-Length is not 0, or there is a Transfer-Encoding.
+    """
+    for name, value in headers.items():
+        framing = name.lower()
+        if framing == "transfer-encoding" or (framing == "content-length" and value.strip("0")):
+            raise InvalidRequestError(
+                f"the header {name}: {value} announces a body, and the request has none: leave the "
+                "header out, or pass the body (content=, data=, json=)"
+            )
 
 
 def _as_text(value: object) -> str | None:

@@ -22,7 +22,13 @@ from ._async_client import (
 from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
 from ._cookies import BoundedCookieJar
-from ._headers import check_method, checked_headers, defaults_beside, merge_headers
+from ._headers import (
+    check_method,
+    check_no_body,
+    checked_headers,
+    defaults_beside,
+    merge_headers,
+)
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import send_direct, send_following
 from ._transport_httpx import SafeClient, note_plain, with_query
@@ -190,6 +196,7 @@ async def open_stream(
     chain of redirects only.
     """
     method, sent = check_method(method), checked_headers(headers)
+    check_no_body(sent)
     jar = BoundedCookieJar() if cookies is None and client is None else cookies
     async with open_answer(
         client, method, url, sent, timeout, turn=turn, jar=jar, buffer=_BUFFER
