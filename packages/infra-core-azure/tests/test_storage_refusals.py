@@ -338,6 +338,20 @@ def test_trees_of_one_name_from_two_folders_both_wait(
     assert stored == {"a": b"first", "b": b"second", "both": b"second"}
 
 
+def test_a_tree_whose_listing_fails_says_why(blob_server: Any, client_of: Any) -> None:
+    """In the report too, and not in the log alone."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        return (201, {"ETag": '"1"'}, b"") if method == "PUT" else refusal(409, "ContainerDisabled")
+
+    client = client_of(blob_server(answer), "best-effort")
+    (client.base_path / "new").write_text("x")
+    report = client.upload_tree(client.base_path, delete=True)
+    assert (report.failed, report.problems, report.ok) == (1, [], False)
+    assert report.notes[0].startswith("nothing was uploaded, since the listing failed: ")
+    assert "ContainerDisabled" in report.notes[0]
+
+
 def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) -> None:
     """No file is there to be uploaded, and a replay deletes nothing."""
 

@@ -170,6 +170,7 @@ class Uploader:
                 raise
             await self._failed(error, name, number, raise_on_error)
             run.report.failed += 1
+            run.report.notes.append(f"nothing was uploaded, since the listing failed: {error}")
             return run.report
         except BaseException as error:
             self._fail_now(number, error)
