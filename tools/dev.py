@@ -31,7 +31,10 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # Integration tests that run on one Python alone here, so that the whole ends within twenty minutes
 # on two cores: those of texts and of this tree, comparisons with other programs, and the longest.
 # The workflow of pull requests runs all of them on each.
-ONCE = ["docs_", "readme", "tree_checks", "upgrade_", "odd_answers", "dask", "soak", "run_command"]
+ONCE = [
+    *("docs_", "readme", "tree_checks", "upgrade_", "odd_answers", "dask", "soak", "run_command"),
+    "uvloop",
+]
 CACHES = {
     "INFRA_CORE_CACHE": "",
     "HATCH_CACHE_DIR": "hatch",
