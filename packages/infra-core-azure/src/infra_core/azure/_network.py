@@ -58,8 +58,7 @@ class _Transport(RequestsTransport):  # type: ignore[misc] # lazily exported, so
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
         response = super().send(request, **options)
-        if response.status_code == 401 and self._refused is not None:
-            self._refused(request.headers)
+        _note_refusal(response, request, self._refused)
         return response
 
 
@@ -99,6 +98,18 @@ class _AsyncTransport(AioHttpTransport):  # type: ignore[misc] # lazily exported
         if headers is not request.headers:
             request.headers.update(headers)
         response = await super().send(request, **{**arguments, **options})
-        if response.status_code == 401 and self._refused is not None:
-            self._refused(request.headers)
+        _note_refusal(response, request, self._refused)
         return response
+
+
+def _note_refusal(response: Any, request: Any, refused: Refused | None) -> None:
+    """Report a refused token, and leave out a challenge that names no more than its scheme.
+
+    Old releases of the SDK's clients raise an IndexError for such a one.
+    """
+    if response.status_code != 401:
+        return
+    if refused is not None:
+        refused(request.headers)
+    if " " not in response.headers.get("WWW-Authenticate", " ").strip():
+        response.headers.pop("WWW-Authenticate", None)
