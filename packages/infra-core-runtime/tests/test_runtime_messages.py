@@ -19,7 +19,9 @@ from infra_core.runtime import (
     TaskRuntime,
     ThreadBatcher,
     handle_signals,
+    is_async_function,
     is_number,
+    name_call,
     retry_async,
     retry_sync,
     run_sync,
@@ -278,3 +280,35 @@ def test_notes_of_retries_have_units() -> None:
     if hasattr(caught.value, "add_note"):  # Python 3.11
         notes = str(getattr(caught.value, "__notes__", ""))
         assert "asks for 1000 s, above max_backoff of 60 s" in notes
+
+
+def test_what_only_makes_a_coroutine_is_seen() -> None:
+    """Functions, methods, partial functions, and objects that are called."""
+
+    class Hook:
+        async def __call__(self) -> None:
+            """Be awaited."""
+
+    async def hook() -> None:
+        """Be awaited."""
+
+    asynchronous = (hook, Hook(), Hook().__call__, partial(hook))
+    plain = (print, lambda: hook, partial(print), None, 5)
+    assert [is_async_function(each) for each in asynchronous] == [True] * 4
+    assert [is_async_function(each) for each in plain] == [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("get_async() got a 'x'", "get() got a 'x'"),
+        ("Client.get_async() missing 'x'", "get() missing 'x'"),
+        ("other() got a 'x'", "other() got a 'x'"),
+        ("get_async is None", "get_async is None"),
+    ],
+)
+def test_an_error_of_arguments_names_what_was_called(text: str, said: str) -> None:
+    """And any other stays as it is."""
+    error = TypeError(text)
+    name_call(error, "get()", "get_async")
+    assert str(error) == said

@@ -36,7 +36,7 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str, *names: 
 
     A TypeError for the arguments of what has one of the `names` says that `what` was called.
     """
-    from infra_core.runtime import in_background_loop, run_sync
+    from infra_core.runtime import in_background_loop, name_call, run_sync
 
     try:
         if running_loop() is None:
@@ -48,9 +48,7 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str, *names: 
         with ThreadPoolExecutor(1, thread_name_prefix="infra-core-blocking") as pool:
             return pool.submit(lambda: run(make())).result()
     except TypeError as error:
-        called, brackets, problem = str(error).partition("()")
-        if brackets and called.rpartition(".")[2] in names:
-            error.args = (what + problem,)
+        name_call(error, what, *names)
         raise
 
 

@@ -1,10 +1,11 @@
 """Checks of numbers and URLs that callers pass: one form of error for all of the package."""
 
-import inspect
 import math
 from numbers import Integral, Real
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+from infra_core.runtime import is_async_function
 
 from .exceptions import ConfigurationError
 
@@ -60,8 +61,7 @@ def require_plain_function(name: str, function: object) -> None:
     """
     if function is not None and not callable(function):
         raise TypeError(f"{name}={function!r:.80} cannot be called: pass a function, or None")
-    called = getattr(function, "__call__", None)  # noqa: B004 - of an object, is it asynchronous?
-    if any(map(inspect.iscoroutinefunction, (function, called))):
+    if is_async_function(function):
         raise TypeError(f"{name} is asynchronous, and is not awaited here: pass a plain function")
 
 

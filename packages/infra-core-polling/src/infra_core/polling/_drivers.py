@@ -11,7 +11,7 @@ from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
-from infra_core.runtime import ThreadPool, clock, printable, run_sync
+from infra_core.runtime import ThreadPool, clock, is_async_function, printable, run_sync
 
 from ._config import LAST_CHECK_GRACE
 from ._errors import CheckStopped, PollingTimeoutError
@@ -42,7 +42,7 @@ def drive_sync(
         raise TypeError("cancel is an asyncio.Event, which a thread cannot wait for; "
                         "pass a threading.Event, or use the async form")  # fmt: skip
     _check(fetch_fn, on_poll, cancel)
-    in_thread = hard_timeout and not _is_async(fetch_fn)
+    in_thread = hard_timeout and not is_async_function(fetch_fn)
     wait = run.rules.config.first_wait()
     while True:
         _sleep(wait, cancel, run)
@@ -273,16 +273,9 @@ def _call_in_thread(
         done.cancel()
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling the function only makes a coroutine, which does not block."""
-    return asyncio.iscoroutinefunction(function) or asyncio.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - it is this method that is asked about
-    )
-
-
 def as_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     """Return the fetch as something to await: a synchronous one in a thread."""
-    if _is_async(function):
+    if is_async_function(function):
         return function
     needs_loop = False
 

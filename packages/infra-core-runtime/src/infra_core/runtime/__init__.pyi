@@ -6,7 +6,11 @@ from ._background_loop import (
     run_sync as run_sync,
 )
 from ._dask import DaskTaskRuntime as DaskTaskRuntime
-from ._exceptions import add_note as add_note, error_chain as error_chain
+from ._exceptions import (
+    add_note as add_note,
+    error_chain as error_chain,
+    name_call as name_call,
+)
 from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in_child
 from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
 from ._outcomes import (
@@ -55,5 +59,5 @@ from ._transport_errors import (
     should_retry_http_exception as should_retry_http_exception,
     should_retry_requests_exception as should_retry_requests_exception,
 )
-from ._values import is_number as is_number
+from ._values import is_async_function as is_async_function, is_number as is_number
 from .clock import timeout as timeout

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["add_note", "error_chain"]
+__all__ = ["add_note", "error_chain", "name_call"]
 
 # Where libraries keep what they met: urllib3.MaxRetryError, aiohttp.ClientConnectorError and
 # ClientConnectorCertificateError, azure.core.exceptions.AzureError.
@@ -51,3 +51,24 @@ def add_note(error: BaseException, note: str) -> None:
         attach = getattr(error, "add_note", None)
         if attach is not None and note not in getattr(error, "__notes__", ()):
             attach(note)
+
+
+def name_call(error: TypeError, what: str, *names: str) -> None:
+    """Have an error about the arguments of a function that was called on behalf of `what` say so.
+
+    An error about anything else stays as it is.
+
+    Args:
+        error: What Python raised for the arguments.
+        what: What the caller has called, with brackets.
+        names: Of functions that its arguments are handed on to.
+
+    Example:
+        >>> error = TypeError("get_async() got an unexpected keyword argument 'x'")
+        >>> name_call(error, "get()", "get_async")
+        >>> str(error)
+        "get() got an unexpected keyword argument 'x'"
+    """
+    called, brackets, problem = str(error).partition("()")
+    if brackets and called.rpartition(".")[2] in names:
+        error.args = (what + problem,)

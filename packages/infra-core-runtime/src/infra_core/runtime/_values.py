@@ -5,9 +5,23 @@ from numbers import Real
 from ._printable import as_text
 from ._redaction import redact_secrets
 
-__all__ = ["is_number", "shown"]
+__all__ = ["is_async_function", "is_number", "shown"]
 
 _LONGEST = 200
+
+
+def is_async_function(function: object) -> bool:
+    """Whether calling something only makes a coroutine: an async function, or an object with one.
+
+    Example:
+        >>> async def hook() -> None: ...
+        >>> is_async_function(hook), is_async_function(print)
+        (True, False)
+    """
+    import asyncio
+
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object, is it asynchronous?
+    return any(map(asyncio.iscoroutinefunction, (function, called)))
 
 
 def is_number(value: object) -> bool:

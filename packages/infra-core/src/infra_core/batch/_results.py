@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from inspect import iscoroutinefunction
 from typing import Any, Literal
+
+from infra_core.runtime import is_async_function
 
 from ._items import BatchItem, Rejected
 
@@ -245,7 +246,7 @@ class Hooks:
         self.on_raised: Callable[[str], object] = lambda _: None
         for each in fields(self):
             name, hook = each.name, getattr(self, each.name)
-            if iscoroutinefunction(hook) or iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004 - not whether it can be called
+            if is_async_function(hook):
                 raise TypeError(
                     f"{name} is an async function, and nothing would await it: pass a plain one, "
                     "which may start a task (asyncio.create_task) or fill a queue"

@@ -10,7 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from infra_core.runtime import run_sync
+from infra_core.runtime import name_call, run_sync
 
 from ._client import AssetDownloadClient
 from ._result import DownloadResult, ProgressCallback, RetryCallback  # noqa: TC001 - for hints
@@ -83,13 +83,13 @@ def blocking(
     def decorate(twin: Callable[..., Any]) -> Callable[P, T]:
         @wraps(twin)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            called, twin_of = f"{twin.__name__}()", f"{function.__name__}()"
+            what = f"{twin.__name__}()"
             try:
                 awaited = function(*args, **kwargs)
-            except TypeError as error:  # wrong arguments; Python names what was made of the call
-                error.args = (str(error).replace(twin_of, called),)
+            except TypeError as error:
+                name_call(error, what, function.__name__)
                 raise
-            return run_sync(awaited, what=called, instead=twin_of)
+            return run_sync(awaited, what=what, instead=f"{function.__name__}()")
 
         call.__annotations__ = function.__annotations__
         call.__signature__ = signature(function)  # type: ignore[attr-defined]
