@@ -330,6 +330,22 @@ class TestFailures:
         assert isinstance(by_job["stubborn"].error, PollingTimeoutError)
         assert by_job["a"].ok
 
+    async def test_an_answer_after_the_cut_is_late_whatever_the_clock_says(
+        self, time: FastTime
+    ) -> None:
+        """A timer may fire before the clock reaches its time, as those of uvloop do."""
+
+        async def fetch(job: str) -> dict[str, str]:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return {"status": "completed"}
+
+        (outcome,) = await collect(
+            poll_many_async(["stubborn"], fetch, config=PollingConfig(timeout=0.05))
+        )
+        assert outcome.elapsed == 0
+        assert isinstance(outcome.error, PollingTimeoutError)
+
     async def test_more_checks_than_workers_can_make(self, time: FastTime) -> None:
         """A job whose turn comes too late has timed out, and is never checked past its deadline."""
 

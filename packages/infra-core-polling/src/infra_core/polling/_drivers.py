@@ -198,11 +198,14 @@ async def _await_within(awaitable: Awaitable[T], seconds: float) -> T:
     scope = clock.timeout(None if math.isinf(seconds) else seconds)
     try:
         async with scope:
-            return await awaitable
+            answer = await awaitable
     except Exception as error:
         if scope.expired():  # or it says something else when it is cut
             raise CheckStopped from error
         raise
+    if scope.expired():  # or it swallows that it was cut; some loops cut a moment early
+        raise CheckStopped
+    return answer
 
 
 async def _unless_set(
