@@ -331,7 +331,7 @@ class TestFailures:
         assert by_job["a"].ok
 
     async def test_an_answer_after_the_cut_is_late_whatever_the_clock_says(
-        self, time: FastTime
+        self, time: FastTime, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A timer may fire before the clock reaches its time, as those of uvloop do."""
 
@@ -340,6 +340,7 @@ class TestFailures:
                 await asyncio.Event().wait()
             return {"status": "completed"}
 
+        monkeypatch.setattr("infra_core.polling._run.LAST_CHECK_GRACE", 0.0)
         (outcome,) = await collect(
             poll_many_async(["stubborn"], fetch, config=PollingConfig(timeout=0.05))
         )
