@@ -511,6 +511,9 @@ class TestErrors:
         with pytest.raises(KeyError) as caught:
             await poll(script("a", KeyError("id")), is_done, label="job-7")
         assert caught.value.__notes__ == ["while polling: job-7, 2 checks in 5.000 s"]
+        with pytest.raises(KeyError) as caught:
+            await poll(script(KeyError("id")), is_done, label="job-8")
+        assert caught.value.__notes__ == ["while polling: job-8, 1 check in 0.000 s"]
 
     async def test_base_exceptions_come_through(
         self, time: FastTime, poll: Any, script: Any
@@ -805,7 +808,7 @@ class TestLogging:
         assert all("SECRET99" not in r.__dict__["label"] for r in records)
 
     async def test_transient_errors_are_warnings(
-        self, time: FastTime, poll: Any, script: Any, caplog: pytest.LogCaptureFixture
+        self, time: FastTime, poll: Any, script: Any, http_error: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         """With the error's class; a 404 is only a debug record."""
         caplog.set_level(logging.INFO, "infra_core.polling")
@@ -814,6 +817,12 @@ class TestLogging:
         assert record.levelno == logging.WARNING
         assert record.__dict__["error_type"] == "ConnectionResetError"
         assert record.__dict__["wait"] == 5
+        caplog.clear()
+        caplog.set_level(logging.DEBUG, "infra_core.polling")
+        await poll(script(http_error(404), "done"), is_done)
+        record = caplog.records[0]
+        assert record.levelno == logging.DEBUG
+        assert record.getMessage() == "check 1: not there yet (404); next check in 5 s"
 
 
 def test_the_clock_is_monotonic(monkeypatch: pytest.MonkeyPatch, script: Any) -> None:
