@@ -7,6 +7,7 @@ import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from infra_core.http import (
     DEFAULT_HEADERS,
     AsyncHttpClient,
     DeadlineExceeded,
+    DownloadDeadlineError,
     HttpError,
     InvalidRequestError,
     OutcomeUnknown,
@@ -24,6 +26,7 @@ from infra_core.http import (
     request_async,
     stream_async,
 )
+from infra_core.http.assets import download_asset_async
 from infra_core.http.testing import (
     Exchange,
     Fault,
@@ -431,14 +434,24 @@ async def test_a_post_cut_by_its_deadline_has_an_unknown_outcome(origin: FaultyO
         await request_async("POST", origin.url("/hang"), json={}, deadline=0.5)
 
 
+@pytest.mark.parametrize("what", ["fetch", "download"])
 async def test_a_timer_that_is_early_is_the_deadline_all_the_same(
-    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
     """Timers of Windows are up to 16 ms early by the clock, those of uvloop 1 ms."""
     origin.add("/hang", b"", always=stall(None))
-    monkeypatch.setattr("infra_core.http._async.monotonic", iter([7.0, 7.484]).__next__)
-    with pytest.raises(DeadlineExceeded):
-        await fetch_async(origin.url("/hang"), deadline=0.5)
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def early(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        return call_at(when - 0.05, *args, **options)
+
+    monkeypatch.setattr(loop, "call_at", early)
+    with pytest.raises((DeadlineExceeded, DownloadDeadlineError)):
+        if what == "fetch":
+            await fetch_async(origin.url("/hang"), deadline=0.3)
+        else:
+            await download_asset_async(origin.url("/hang"), tmp_path / "f", deadline=0.3)
 
 
 async def test_no_wait_overshoots_the_deadline(origin: FaultyOrigin) -> None:

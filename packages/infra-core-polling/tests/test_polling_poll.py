@@ -808,7 +808,12 @@ class TestLogging:
         assert all("SECRET99" not in r.__dict__["label"] for r in records)
 
     async def test_transient_errors_are_warnings(
-        self, time: FastTime, poll: Any, script: Any, http_error: Any, caplog: pytest.LogCaptureFixture
+        self,
+        time: FastTime,
+        poll: Any,
+        script: Any,
+        http_error: Any,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         """With the error's class; a 404 is only a debug record."""
         caplog.set_level(logging.INFO, "infra_core.polling")

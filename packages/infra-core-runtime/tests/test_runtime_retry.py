@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from infra_core.runtime import (
+    RetryDeadlineError,
     RetryDetails,
     RetryPolicy,
     RuntimeConfig,
@@ -345,7 +346,7 @@ async def test_an_attempt_that_hangs_is_cut_at_the_deadline() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(TimeoutError, match=r"deadline of 0\.01 s, retries included: allow"):
+    with pytest.raises(RetryDeadlineError, match=r"deadline of 0\.01 s, retries included: allow"):
         await retry_async(hang, policy=RetryPolicy(deadline=0.01), should_retry=lambda error: True)
 
 
@@ -360,7 +361,7 @@ async def test_the_failure_before_the_cut_attempt_is_the_cause() -> None:
             raise ConnectionError("reset")
         await asyncio.Event().wait()
 
-    with pytest.raises(TimeoutError) as caught:
+    with pytest.raises(RetryDeadlineError) as caught:
         await retry_async(
             operation,
             policy=RetryPolicy(deadline=0.05, backoff=0),

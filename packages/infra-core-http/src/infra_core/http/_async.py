@@ -1,16 +1,15 @@
 """`fetch_async`, `request_async` and `stream_async`: one request, retried where that is safe."""
 
 import logging
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import httpx
 
-from infra_core.runtime import clock, retry_async
+from infra_core.runtime import RetryDeadlineError, clock, retry_async
 
 from ._async_client import AnyClient, get_shared_http_client, manager_of
 from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown, fit_to_travel
@@ -25,9 +24,6 @@ from .engine._answer import EngineResponse
 from .engine._errors import failure_of
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
-
-# Seconds by which a timer may be early: 16 ms on Windows before Python 3.13, 1 ms with uvloop.
-_EARLY = 0.02
 
 
 class Call(BaseCall):
@@ -61,7 +57,6 @@ class Call(BaseCall):
         """Send until one answer is a success, as far as another try is safe."""
         if self.delay:
             await clock.sleep_async(self.delay)
-        ends = math.inf if self.deadline is None else monotonic() + self.deadline - _EARLY
         try:
             return await retry_async(
                 self.attempt,
@@ -70,9 +65,7 @@ class Call(BaseCall):
                 on_retry=self.note_retry,
             )
         except Exception as error:
-            if (
-                not isinstance(error, TimeoutError) or monotonic() < ends
-            ):  # perhaps a stand-in's own
+            if not isinstance(error, RetryDeadlineError):
                 self.note_failure(fit_to_travel(error, self.method, self.url))
                 raise
             cause = error.__cause__  # what the last attempt met; the error itself says the same

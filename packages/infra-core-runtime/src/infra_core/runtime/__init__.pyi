@@ -28,7 +28,11 @@ from ._redaction import (
     redact_secrets as redact_secrets,
     sanitize_url as sanitize_url,
 )
-from ._retry import retry_async as retry_async, retry_sync as retry_sync
+from ._retry import (
+    RetryDeadlineError as RetryDeadlineError,
+    retry_async as retry_async,
+    retry_sync as retry_sync,
+)
 from ._retry_policy import (
     RetryDetails as RetryDetails,
     RetryPolicy as RetryPolicy,

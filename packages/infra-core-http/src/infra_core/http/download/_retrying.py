@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from infra_core.runtime import error_chain, parse_retry_after, until_done
+from infra_core.runtime import RetryDeadlineError, error_chain, parse_retry_after, until_done
 
 from .._async_errors import HTTPStatusError
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
@@ -86,7 +86,7 @@ async def within(
     caller, it is waited for. `abandon` is called when the time is up, before the work is cancelled.
 
     Raises:
-        TimeoutError: The time is up.
+        RetryDeadlineError: The time is up.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -103,7 +103,7 @@ async def within(
         task.add_done_callback(_end_left)
         done, _ = await asyncio.wait([task], timeout=_GRACE)
         if not done or task.cancelled():
-            raise TimeoutError
+            raise RetryDeadlineError
     return task.result()
 
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import stat
-import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -17,6 +16,7 @@ import httpx
 
 from infra_core.fs import AtomicFile, FileWriteError, media_type, parse_checksum
 from infra_core.runtime import (
+    RetryDeadlineError,
     RetryDetails,
     add_note,
     in_thread,
@@ -102,15 +102,15 @@ class _Transfer:
 
     async def _run(self) -> DownloadResult:
         spec = self.spec
-        deadline, begun = spec.policy.deadline, time.monotonic()
+        deadline = spec.policy.deadline
         try:
             if deadline is None:
                 return await self._with_retries()
             # The retries keep the deadline by themselves, but where a thread hangs in the disk.
             return await within(deadline + _LENIENCE, self._with_retries(), abandon=self._abandon)
-        except TimeoutError as error:
-            if deadline is None or time.monotonic() - begun < deadline:
-                raise  # of a callback, or of a client of the caller's
+        except RetryDeadlineError as error:
+            if deadline is None:
+                raise  # of a client of the caller's
             raise spec.error(
                 DownloadDeadlineError,
                 f"was not downloaded within {deadline:g} s, retries included: allow a longer "
