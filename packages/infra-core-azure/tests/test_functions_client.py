@@ -195,6 +195,22 @@ class TestKey:
             async with AzureFunctionAsyncClient(host.base_url, api_key="sesame") as client:
                 assert await client.get_json(f"{host.base_url}/api/run") == {"ok": True}
 
+    @pytest.mark.parametrize("url", ["https://app.test:443/api/run", "https://APP.test/api/run"])
+    async def test_one_origin_is_written_in_several_ways(self, url: str) -> None:
+        """The port of the scheme may be named, and a host has no case."""
+        seen: list[httpx.Request] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            seen.append(request)
+            return httpx.Response(200, json={})
+
+        http = AsyncHttpClient(transport=httpx.MockTransport(answer))
+        async with AzureFunctionAsyncClient(
+            "https://app.test", api_key="sesame", http_client=http
+        ) as client:
+            await client.get_json(url)
+        assert seen[0].headers["x-functions-key"] == "sesame"
+
     @pytest.mark.parametrize("own_client", [True, False])
     async def test_the_key_does_not_follow_a_redirect_to_another_origin(
         self, own_client: bool
