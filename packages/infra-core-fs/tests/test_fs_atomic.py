@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -886,3 +887,20 @@ def test_the_repr_shows_path_and_state(tmp_path: Path) -> None:
         file.write(b"abc")
         assert "open, 3 bytes" in repr(file)
     assert "closed" in repr(file)
+
+
+@posix_only
+def test_a_name_that_the_locale_cannot_spell_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    """As in a cron job that sets an old locale."""
+    code = (
+        "import sys; from infra_core import fs\n"
+        "try: fs.write_bytes_atomic(sys.argv[1] + chr(0x107), b'x')\n"
+        "except fs.UnsafePathError as error: print(ascii(str(error)))"
+    )
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a")],
+        env={**os.environ, **old}, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "set PYTHONUTF8=1" in done.stdout
+    assert list(tmp_path.iterdir()) == []

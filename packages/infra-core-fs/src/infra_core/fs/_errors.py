@@ -130,9 +130,11 @@ _REMEDIES = {
 def no_path(error: ValueError, path: "str | os.PathLike[str]") -> UnsafePathError:
     """Turn what Python says of a path that the system cannot be given into one that helps."""
     name = os.fspath(path)
+    remedy = "take out NUL characters and lone surrogates"
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
+        remedy = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
     return UnsafePathError(
-        f"{name!r} cannot be the path of a file ({error}); take out NUL characters and lone "
-        "surrogates",
+        f"{name!r} cannot be the path of a file ({error}); {remedy}",
         path=name,
         base=os.path.dirname(name),  # noqa: PTH120 - pathlib would cost its import here
     )
