@@ -1,27 +1,5 @@
 """The download names of 0.7; they live in `infra_core.http.assets`."""
 
-from infra_core.http.assets import (
-    DEFAULT_RETRY_STATUSES,
-    AssetDownloadClient,
-    DownloadResult,
-    download_asset,
-    download_asset_async,
-    get_async_client,
-    get_shared_client,
-    reset_async_client,
-    reset_shared_client,
-    set_shared_client,
-)
+from infra_core.runtime.lazy import stub_exports
 
-__all__ = [
-    "DEFAULT_RETRY_STATUSES",
-    "AssetDownloadClient",
-    "DownloadResult",
-    "download_asset",
-    "download_asset_async",
-    "get_async_client",
-    "get_shared_client",
-    "reset_async_client",
-    "reset_shared_client",
-    "set_shared_client",
-]
+__getattr__, __dir__, __all__ = stub_exports(__name__)

@@ -76,12 +76,9 @@ def _run(
         summary = run_batch(
             begun(items, ending, lines),
             chosen,
-            on_result=on_result,
-            on_retry=reporter.on_retry,
-            on_progress=reporter.on_progress,
             on_rejected=lines.rejected,
             on_duplicate=lines.duplicate,
-            on_event=reporter.on_event,
+            **{**reporter.hooks, "on_result": on_result},
         )
     if not options.out.is_absolute():  # shown as it was given
         for name in ("folder", "manifest", "jobs"):

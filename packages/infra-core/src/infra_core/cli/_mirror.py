@@ -13,7 +13,7 @@ from infra_core._start import import_engine, import_storage, started
 from infra_core.batch._environment import open_storage
 
 from . import exit_codes
-from ._arguments import CommandError, add_verb, named
+from ._arguments import CommandError, add_options, add_verb, named
 from ._errors import plural
 from ._manifest import recorded_files, recorded_types, without_links
 from ._report import human_size, make_console, print_json, print_rows
@@ -48,71 +48,46 @@ with --skip-unsafe they are left out and the rest is transferred.
 """
 
 
+_PLACE = [
+    ("--base DIR", "folder that blob names are relative to (DIR/..)", named),
+    ("--mode", "in place of AZURE_STORAGE_MODE", ("strict", "best-effort")),
+]
+_RULES = [
+    ("--include GLOB", "only these", list),
+    ("--exclude GLOB", "not these", list),
+    ("--overwrite", "which files at the destination may be replaced (always)",
+     ("always", "never", "if-unchanged")),
+    ("--compare", "what makes two files equal, so that they are skipped (hash)",
+     ("hash", "size", "nothing")),
+    ("--delete", "delete at the destination what the source lacks (blobs with their snapshots)"),
+    ("--skip-unsafe", "leave unsafe names out instead of stopping"),
+]  # fmt: skip
+_VERBS: list[tuple[str, str, list[tuple[Any, ...]]]] = [
+    ("up", "folder to container", _RULES),
+    ("down", "container to folder", [
+        *_RULES,
+        ("--accept-wrong-md5", "take blobs that were stored with an MD5 which is not theirs"),
+    ]),
+    ("plan", "what `up` (or with --down, `down`) would do",
+     [("--down", "plan a download"), *_RULES]),
+    ("list", "the blobs of a folder", []),
+    ("pending", "uploads that wait in the journal", [
+        ("--flush", "upload them now"),
+        ("--refused", "with --flush: also what was refused permanently"),
+        ("--forget", "drop what was refused permanently; the files stay"),
+    ]),
+]  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core mirror`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    add_rules(add_mirror_verb(verbs, "up", "folder to container"))
-    down = add_mirror_verb(verbs, "down", "container to folder")
-    add_rules(down)
-    down.add_argument(
-        "--accept-wrong-md5",
-        action="store_true",
-        help="take blobs that were stored with an MD5 which is not theirs",
-    )
-    plan = add_mirror_verb(verbs, "plan", "what `up` (or with --down, `down`) would do")
-    plan.add_argument("--down", action="store_true", help="plan a download")
-    add_rules(plan)
-    add_mirror_verb(verbs, "list", "the blobs of a folder")
-    pending = add_mirror_verb(verbs, "pending", "uploads that wait in the journal", folder=False)
-    pending.add_argument("--flush", action="store_true", help="upload them now")
-    pending.add_argument(
-        "--refused", action="store_true", help="with --flush: also what was refused permanently"
-    )
-    pending.add_argument(
-        "--forget", action="store_true", help="drop what was refused permanently; the files stay"
-    )
-
-
-def add_mirror_verb(
-    verbs: Any, name: str, summary: str, *, folder: bool = True
-) -> argparse.ArgumentParser:
-    """Add one verb with what all verbs take."""
-    parser = add_verb(verbs, name, summary)
-    if folder:
-        parser.add_argument("folder", type=named, metavar="DIR", help="local folder")
-    parser.add_argument(
-        "--base", type=named, metavar="DIR", help="folder that blob names are relative to (DIR/..)"
-    )
-    parser.add_argument(
-        "--mode", choices=["strict", "best-effort"], help="in place of AZURE_STORAGE_MODE"
-    )
-    return parser
-
-
-def add_rules(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which files travel."""
-    parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="only these")
-    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="not these")
-    parser.add_argument(
-        "--overwrite",
-        choices=["always", "never", "if-unchanged"],
-        default="always",
-        help="which files at the destination may be replaced (always)",
-    )
-    parser.add_argument(
-        "--compare",
-        choices=["hash", "size", "nothing"],
-        default="hash",
-        help="what makes two files equal, so that they are skipped (hash)",
-    )
-    parser.add_argument(
-        "--delete",
-        action="store_true",
-        help="delete at the destination what the source lacks (blobs with their snapshots)",
-    )
-    parser.add_argument(
-        "--skip-unsafe", action="store_true", help="leave unsafe names out instead of stopping"
-    )
+    for name, summary, options in _VERBS:
+        verb = add_verb(verbs, name, summary)
+        if name != "pending":
+            verb.add_argument("folder", type=named, metavar="DIR", help="local folder")
+        add_options(verb, [*_PLACE, *options])
+        verb.set_defaults(overwrite="always", compare="hash")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -141,27 +116,17 @@ def execute(options: argparse.Namespace) -> int:
                 "storage is not configured; set AZURE_STORAGE_CONTAINER and "
                 "AZURE_STORAGE_CONNECTION_STRING (or AZURE_STORAGE_ACCOUNT)"
             )
-        if options.verb == "pending":
-            return pending(client, options)
-        if options.verb == "list":
-            return list_blobs(client, options)
-        if options.verb == "plan":
-            return plan(client, options)
-        return transfer(client, options)
+        verbs = {"pending": pending, "list": list_blobs, "plan": plan}
+        return verbs.get(options.verb, transfer)(client, options)
     finally:
         client.close()
 
 
 def rules(options: argparse.Namespace) -> dict[str, Any]:
     """The options that `up`, `down` and `plan` hand to the storage client alike."""
-    return {
-        "include": options.include,
-        "exclude": options.exclude,
-        "overwrite": options.overwrite,
-        "compare": options.compare,
-        "delete": options.delete,
-        "on_unsafe": "skip" if options.skip_unsafe else "raise",
-    }
+    names = ("include", "exclude", "overwrite", "compare", "delete")
+    unsafe = "skip" if options.skip_unsafe else "raise"
+    return {**{name: getattr(options, name) for name in names}, "on_unsafe": unsafe}
 
 
 def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
@@ -291,29 +256,27 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print the uploads that wait in the journal, try them again, or forget what was refused."""
     if options.refused and not options.flush:
         raise CommandError("--refused says what --flush sends; give --flush as well")
-    if options.forget:
-        count = client.forget_refused()
-        print_json({"forgotten": count}) if options.json else print(f"forgotten {count}")
-        return exit_codes.OK
-    if options.flush:
-        report = client.flush_pending(refused=options.refused)
-        counts = dataclasses.asdict(report)
+    if options.forget or options.flush:
+        if options.forget:
+            counts = {"forgotten": client.forget_refused()}
+        else:
+            counts = dataclasses.asdict(client.flush_pending(refused=options.refused))
         if options.json:
             print_json(counts)
         else:
             print("  ".join(f"{name} {count}" for name, count in counts.items()))
-        left = report.failed or any(entry.refused for entry in client.pending_uploads())
-        return exit_codes.FAILED if left else exit_codes.OK
+        refused_left = options.flush and any(entry.refused for entry in client.pending_uploads())
+        return exit_codes.FAILED if counts.get("failed") or refused_left else exit_codes.OK
     entries = client.pending_uploads()
     if options.json:
         names = ("blob", "kind", "path", "refused", "error")
-        shown = [{name: getattr(entry, name) for name in names} for entry in entries]
-        print_json([{**entry, "path": entry["path"] and str(entry["path"])} for entry in shown])
+        print_json([{name: getattr(entry, name) for name in names} for entry in entries])
         return exit_codes.OK
-    rows = []
-    for entry in entries:
-        state = "refused" if entry.refused else "pending"
-        rows.append([state, entry.kind, entry.blob, str(entry.path or ""), entry.error or ""])
+    rows = [
+        ["refused" if each.refused else "pending", each.kind, each.blob, str(each.path or ""),
+         each.error or ""]
+        for each in entries
+    ]  # fmt: skip
     print_rows(make_console(), ["state", "kind", "blob", "path", "last error"], rows)
     refused = sum(entry.refused for entry in entries)
     more = f", {refused} refused permanently" if refused else ""

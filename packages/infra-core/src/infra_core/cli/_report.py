@@ -197,6 +197,12 @@ class Reporter:
         if self._bar is not None:
             self._bar.progress.stop()
 
+    @property
+    def hooks(self) -> dict[str, Any]:
+        """What `run_batch` is to call."""
+        names = ("on_result", "on_retry", "on_progress", "on_event")
+        return {name: getattr(self, name) for name in names}
+
     def line(self, mark: str, text: str, style: str = "") -> None:
         """Print one event."""
         if self._silent:
