@@ -6,9 +6,9 @@ last; so no renewal is needed, and what a dead machine held is free when that ti
 
 import hashlib
 import os
-import pickle
 import secrets
 import socket
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from infra_core.runtime import clock
 
-from ._index import JobIndex
 from ._jobs import Begun, Job
 
 if TYPE_CHECKING:
@@ -34,22 +33,18 @@ _MARGIN = 60.0  # seconds that a lease outlasts the longest download
 
 
 class Claims:
-    """Takes jobs of a store that several runs share, for downloads of so many seconds at most.
+    """Takes jobs of a store that several runs share, for as long as a download may last.
 
     Every method blocks.
 
     Attributes:
+        deferred: Jobs that others hold, to be looked at again: no more than they have at work.
         place: This machine and folder, by which a later run knows whose disk holds a file.
         unreadable: Why jobs that cannot be read were left as they are.
     """
 
     def __init__(
-        self,
-        store: "JobStore[JobRecord]",
-        options: "BatchOptions",
-        folder: Path,
-        index: JobIndex,
-        seconds: float,
+        self, store: "JobStore[JobRecord]", options: "BatchOptions", folder: Path
     ) -> None:
         self._store = store
         self._batch_id = options.batch_id
@@ -57,8 +52,8 @@ class Claims:
         place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
         self.place = f"{socket.gethostname()}/{place}"
         self._owner = f"{self.place}/{secrets.token_hex(4)}"
-        self._lease = timedelta(seconds=seconds + _MARGIN)
-        self._index = index
+        self._lease = timedelta(seconds=_longest(options) + _MARGIN)
+        self.deferred: deque[Job] = deque()
         self.unreadable: list[str] = []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="infra-core-claim")
 
@@ -140,14 +135,13 @@ class Claims:
         record.etag = stored.etag
         return None
 
-    def defer(self, jobs: Sequence[Job]) -> None:
-        """Keep jobs that others hold, to look at them again."""
-        self._index.defer([pickle.dumps(tuple(job)) for job in jobs])
-
-    def deferred(self, limit: int) -> list[Job]:
-        """Take back some of the jobs that were deferred first."""
-        return [Job(*pickle.loads(raw)) for raw in self._index.take_deferred(limit)]  # noqa: S301 - of this process
-
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _longest(options: "BatchOptions") -> float:
+    """Seconds that a download may last, the wait for its turn at its host included."""
+    before = options.concurrency / (options.max_per_host or options.concurrency)
+    turns = options.concurrency / options.rate_per_host if options.rate_per_host else 0.0
+    return options.task_timeout * max(1.0, before) + turns

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -21,7 +21,7 @@ from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
-    from infra_core.http.assets import AssetDownloadClient, CommitGroup, DownloadResult
+    from infra_core.http.assets import DownloadResult
     from infra_core.runtime import RetryDetails
 
     from ._dask import DaskWorkers
@@ -130,22 +130,35 @@ class Downloads:
         self._opened = AsyncExitStack()
         self._stopped = asyncio.Event()
 
-    @cached_property
-    def _clients(self) -> "tuple[AssetDownloadClient, CommitGroup]":
+    async def open(self) -> None:
+        """Get ready: a batch whose downloads are done elsewhere imports nothing for them.
+
+        Raises:
+            InvalidRequestError: An option cannot be used.
+        """
         from infra_core.http import AsyncHttpClient
         from infra_core.http.assets import AssetDownloadClient, CommitGroup
+        from infra_core.http.engine import NetworkSettings
 
         options = self._options
+        if self._env is not None:
+            from ._environment import open_mirror
+
+            base = options.scratch or options.out
+            self._storage = open_mirror(options, self._env, base_path=base)
+            if self._storage is not None:
+                self._opened.push_async_callback(self._storage.aclose)
         names = ("proxy", "cookies", "public_only")
         given: dict[str, Any] = {name: getattr(options, name) for name in names}
-        http = self._http = AsyncHttpClient(
+        http = AsyncHttpClient(
             max_per_host=options.max_per_host,
             max_per_second_per_host=options.rate_per_host,
             origin_headers=self._headers_of,
             **{name: each for name, each in given.items() if each is not None},
         )
         self._opened.push_async_callback(http.close)
-        client = AssetDownloadClient(
+        # before anything is awaited: another shard may be at hand already
+        self._client = AssetDownloadClient(
             timeout=options.timeout,
             max_retries=options.retries,
             backoff=options.backoff,
@@ -154,28 +167,11 @@ class Downloads:
             client=http,
             limit_rate=options.limit_rate,
         )
-        self._opened.push_async_callback(client.close)
-        return client, CommitGroup(check=self._check_path)
-
-    async def open(self) -> None:
-        """Get ready: a batch whose downloads are done elsewhere imports nothing for them.
-
-        Raises:
-            InvalidRequestError: An option cannot be used.
-        """
-        from infra_core.http.engine import NetworkSettings
-
-        if self._env is not None:
-            from ._environment import open_mirror
-
-            base = self._options.scratch or self._options.out
-            self._storage = open_mirror(self._options, self._env, base_path=base)
-            if self._storage is not None:
-                self._opened.push_async_callback(self._storage.aclose)
-        _ = self._clients  # made now
-        client: Any = await self._http.get_client()
+        self._opened.push_async_callback(self._client.close)
+        self._group = CommitGroup(check=self._check_path)
+        client: Any = await http.get_client()
         if isinstance(network := getattr(client, "network", None), NetworkSettings):
-            path = None if self._options.no_netrc else network.netrc_path
+            path = None if options.no_netrc else network.netrc_path
             client.network = replace(network, netrc_path=path, netrc_default=False)
 
     async def fetch(self, work: WorkItem) -> Outcome | None:
@@ -207,10 +203,10 @@ class Downloads:
                 path, raise_on_error=True, content_type=outcome.content_type
             )
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-            return replace(outcome, mirrored=False, mirror_error=one_line(error))
+            return outcome._replace(mirrored=False, mirror_error=one_line(error))
         if self._options.scratch is not None:
             path.unlink(missing_ok=True)
-        return replace(outcome, mirrored=True)
+        return outcome._replace(mirrored=True)
 
     async def _wait_for_host(self, url: str, turn: ExitStack) -> None:
         """Wait until the host may be asked, but for what `stop` ends; the client sees to the rest.
@@ -245,8 +241,7 @@ class Downloads:
 
         try:
             self._check_folder(work.path.rpartition("/")[0])
-            client, group = self._clients
-            result = await client.download(
+            result = await self._client.download(
                 work.url,
                 self._folder / work.path,
                 headers=self._headers(work),
@@ -258,7 +253,7 @@ class Downloads:
                 on_retry=retried,
                 on_turn=self._begin,
                 on_received=received,
-                group=group,
+                group=self._group,
                 if_none_match=work.held[0],
                 if_modified_since=work.held[1],
             )

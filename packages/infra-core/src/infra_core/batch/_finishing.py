@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Finisher"]
 
 _TOGETHER = 256  # jobs that are recorded in one transaction
+_CUT_OFF = "the run was cut off by a second signal"
 _PROGRESS_SECONDS = 0.5  # between two reports of the progress
 
 
@@ -51,10 +52,6 @@ class Finisher:
         self._summary = self.services.summary
         self._recorder = ThreadBatcher(self._record, size=_TOGETHER, workers=1)
         self._settler = ThreadBatcher(self.book.settle, size=_TOGETHER, workers=1)
-
-    def begin(self, jobs: list[Job]) -> None:
-        """Take jobs that are at work from now on."""
-        self.active.update((job.job_id, job) for job in jobs)
 
     def _record(self, done: list[tuple[Job, Outcome]]) -> list[Exception | None]:
         """Name durable files and record their jobs; in a thread.
@@ -118,13 +115,13 @@ class Finisher:
 
     async def _fail(self, job: Job, outcome: Outcome) -> None:
         summary, cause = self._summary, outcome.error or "unknown"
-        late = outcome.status == "timed_out"
         if job.former is not None:  # the file that is here stays, and so does its record
             record, ended = job.former, Ended(job.former, "", changed=False)
             self.book.note("revalidation_failed", job=record, error=cause)
         else:
-            record = job.record.time_out(cause) if late else job.record.fail(cause)
-            ended = Ended(record, "job_failed", {"error": cause}, ok=False)
+            fail = job.record.time_out if outcome.status == "timed_out" else job.record.fail
+            record = fail(cause)
+            ended = Ended(record, "job_failed", {"error": cause})
         summary.failed += 1
         bound = self.services.options.max_failures
         if bound is not None and summary.failed > bound:  # before others are asked for meanwhile
@@ -136,14 +133,8 @@ class Finisher:
         except asyncio.CancelledError:  # by a second signal, when it is counted already
             self.book.store_later(record)
         del self.active[job.job_id]
-        self._report(
-            job,
-            record,
-            outcome.status,
-            attempts=outcome.attempts,
-            error=cause,
-            http_status=outcome.http_status,
-        )
+        facts = {"attempts": outcome.attempts, "http_status": outcome.http_status}
+        self._report(job, record, outcome.status, error=cause, **facts)
 
     def _put_back(self, job: Job, outcome: Outcome) -> None:
         """A full disk is not the URL's fault: the run ends, which puts the job back."""
@@ -169,7 +160,7 @@ class Finisher:
             content_type = stored.get("content_type")
             await storage.upload_file_async(path, raise_on_error=True, content_type=content_type)
         except asyncio.CancelledError:
-            self._unsent(record, "the run was cut off by a second signal")
+            self._unsent(record, _CUT_OFF)
             return False
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
             self._unsent(record, one_line(error))
@@ -195,7 +186,7 @@ class Finisher:
                 self._summary.bytes_downloaded += int(job.record.payload.get("size") or 0)
                 sent = None if self.services.storage is None else False
                 if sent is False:
-                    self._unsent(job.record, "the run was cut off by a second signal")
+                    self._unsent(job.record, _CUT_OFF)
                 self._report(job, job.record, "completed", attempts=1, mirrored=sent)
 
     def _report(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
@@ -234,9 +225,11 @@ class Finisher:
 
     def progress(self) -> None:
         """Report how far the batch is."""
-        summary, ended = self._summary, self.list_ended()
-        seconds = clock.monotonic() - self.started
         progress = BatchProgress(
-            self.settled, summary.total, ended, summary.bytes_downloaded, seconds
+            settled=self.settled,
+            read=self._summary.total,
+            list_ended=self.list_ended(),
+            bytes_downloaded=self._summary.bytes_downloaded,
+            seconds=clock.monotonic() - self.started,
         )
         self.hooks.call("on_progress", progress)

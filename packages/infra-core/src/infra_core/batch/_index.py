@@ -19,7 +19,6 @@ __all__ = ["JobIndex"]
 _SCHEMA = """
 CREATE TABLE jobs (job BLOB PRIMARY KEY, seen INTEGER, row BLOB) WITHOUT ROWID;
 CREATE TABLE paths (path TEXT PRIMARY KEY, job BLOB) WITHOUT ROWID;
-CREATE TABLE deferred (number INTEGER PRIMARY KEY, job BLOB);
 CREATE TABLE files (path TEXT PRIMARY KEY, entry TEXT) WITHOUT ROWID;
 """
 _CACHE_KIB = 8192
@@ -128,21 +127,6 @@ class JobIndex:
         self._db.executemany("INSERT OR IGNORE INTO paths VALUES (?, ?)", folders)
         self._db.execute("INSERT INTO paths VALUES (?, ?)", (folded, key))
         return True
-
-    def defer(self, jobs: Iterable[bytes]) -> None:
-        """Keep jobs for later."""
-        with self._transaction():
-            self._db.executemany("INSERT INTO deferred (job) VALUES (?)", ((job,) for job in jobs))
-
-    def take_deferred(self, limit: int) -> list[bytes]:
-        """Take the jobs that were kept first."""
-        with self._lock:
-            found = self._db.execute(
-                "SELECT number, job FROM deferred ORDER BY number LIMIT ?", (limit,)
-            ).fetchall()
-            if found:
-                self._db.execute("DELETE FROM deferred WHERE number <= ?", (found[-1][0],))
-        return [job for _, job in found]
 
     def put_files(self, entries: Iterable[tuple[str, str | None]]) -> None:
         """Keep entries of the manifest by path; None forgets one, whose file is not what it was."""

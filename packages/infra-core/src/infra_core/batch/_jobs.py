@@ -68,7 +68,6 @@ class Ended(NamedTuple):
     event: str = ""  # none for no line
     properties: Mapping[str, Any] = {}
     changed: bool = True  # whether the record differs from what is stored
-    ok: bool = True  # whether its file is here
 
 
 class JobBook:
@@ -112,9 +111,7 @@ class JobBook:
         What cannot be recorded now is kept and tried once more at the end of the run, which
         `on_lost` brings about.
         """
-        self._write(
-            [_event(each.event, each.record, **each.properties) for each in ended if each.event]
-        )
+        self._write([(each.event, each.record, each.properties) for each in ended if each.event])
         changed = [each.record for each in ended if each.changed]
         try:
             self.store(changed)
@@ -127,30 +124,20 @@ class JobBook:
             # the index knows what a job was when the run began, but of a shared table
             news = [each for each in ended if each.changed or self._services.claims is not None]
             self._services.index.put_files(
-                entry for each in news for entry in self.entries(each.record, ok=each.ok)
+                entry for each in news for entry in self.entries(each.record)
             )
         except sqlite3.Error as error:  # the folder for temporary files is full
             self._services.summary.trouble("the manifest has gaps", one_line(error))
         self.beat(ended[-1].record.job_id)
         return [None] * len(ended)
 
-    def forget(self, records: Iterable["JobRecord"]) -> None:
-        """Leave files out of the manifest that are not what their jobs recorded."""
-        entries = (entry for each in records for entry in self.entries(each, ok=False))
-        self._services.index.put_files(entries)
-
-    def entries(
-        self, record: "JobRecord", *, ok: bool | None = None
-    ) -> Iterable[tuple[str, str | None]]:
-        """What a record means for the manifest: its entry by path, or None to forget one.
-
-        `ok` says whether its file is here; None goes by its status.
-        """
+    def entries(self, record: "JobRecord") -> Iterable[tuple[str, str | None]]:
+        """What a record means for the manifest: its entry by path, or None to forget one."""
         stored = record.payload
         if "path" not in stored:
             return
         path = str(stored["path"]).removeprefix(f"{ASSETS}/")
-        if not (record.status.value == "completed" if ok is None else ok):
+        if record.status.value != "completed":
             yield path, None
             return
         content_type = stored.get("content_type") or media_type(path)
@@ -204,20 +191,18 @@ class JobBook:
 
     def note(self, event: str, *, job: "JobRecord | None" = None, **properties: Any) -> None:
         """Write an event to the run log."""
-        self._write([_event(event, job, **properties)])
+        self._write([(event, job, properties)])
 
-    def _write(self, events: "list[dict[str, Any]]") -> None:
+    def _write(self, events: "Iterable[tuple[str, JobRecord | None, Mapping[str, Any]]]") -> None:
+        lines = []
+        for event, job, properties in events:
+            known = {} if job is None else {"job_id": job.job_id, "url": job.payload.get("url")}
+            own = {"batch_id": self._services.summary.batch_id}
+            lines.append({"event": event, **properties, **known, **own})
         try:
-            named = [{**event, "batch_id": self._services.summary.batch_id} for event in events]
-            self._services.log.write_many(named)
+            self._services.log.write_many(lines)
         except OSError as error:
             self._services.summary.trouble("the run log has gaps", one_line(error))
-
-
-def _event(event: str, job: "JobRecord | None", **properties: Any) -> dict[str, Any]:
-    if job is not None:
-        properties |= {"job_id": job.job_id, "url": job.payload.get("url")}
-    return {"event": event, **properties}
 
 
 def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":
@@ -238,7 +223,7 @@ def named(outcome: Outcome, path: str) -> Outcome:
     """The outcome of a download whose file has got its final name."""
     known = media_type(path)
     kind = outcome.content_type if known == media_type("") else known
-    return replace(outcome, path=path, content_type=kind)
+    return outcome._replace(path=path, content_type=kind)
 
 
 def is_same(record: "JobRecord", former: "JobRecord") -> bool:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from infra_core.runtime import is_async_function
 
@@ -26,8 +26,7 @@ HERE = ("completed", "kept", "unchanged")  # with a file
 KEPT_FAILURES = 1_000  # of which the summary keeps the cause; the job store has them all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one download came to; made where it was done, which may be far away.
 
     Attributes:

@@ -328,16 +328,15 @@ class BatchRun:
             self._finisher.pass_over(job)
         # What is not to be tried and not done either counts as pending.
         self.summary.total -= sum(job.record.is_terminal for job in begun.passed_over)
-        self._finisher.begin(begun.started)
+        self._finisher.active.update((job.job_id, job) for job in begun.started)
         return begun.kept + begun.started
 
     async def _deferred(self) -> AsyncIterator[Job]:
         """Wait for what other runs hold: it is done, fails, or is free when its lease ends."""
         claims, idle = self._claims, 0
-        while claims is not None and not self._stopping.is_set():
-            jobs = await asyncio.to_thread(claims.deferred, _CLAIMED_TOGETHER)
-            if not jobs:
-                return
+        while claims is not None and claims.deferred and not self._stopping.is_set():
+            number = min(_CLAIMED_TOGETHER, len(claims.deferred))
+            jobs = [claims.deferred.popleft() for _ in range(number)]
             settled = self._finisher.settled
             for job in await self._begin(jobs):
                 yield job

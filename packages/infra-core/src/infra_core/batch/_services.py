@@ -130,7 +130,7 @@ async def open_services(
     if not hasattr(store, "path"):  # no file of this machine, but a table
         from ._claims import Claims
 
-        claims = Claims(store, options, folder, index, _longest(options))
+        claims = Claims(store, options, folder)
         stack.callback(claims.close)
     log = RunLogWriter(folder, azure_client=storage)
     stack.push_async_callback(asyncio.to_thread, log.close)
@@ -153,13 +153,6 @@ async def open_services(
         options, folder, variables, store, fresh, storage, log, heartbeat, telemetry, index,
         summary, reserve, claims,
     )  # fmt: skip
-
-
-def _longest(options: "BatchOptions") -> float:
-    """Seconds that a download may last, the wait for its turn at its host included."""
-    before = options.concurrency / (options.max_per_host or options.concurrency)
-    turns = options.concurrency / options.rate_per_host if options.rate_per_host else 0.0
-    return options.task_timeout * max(1.0, before) + turns
 
 
 def _sweep(assets: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,54 +52,63 @@ class Starter:
     async def begin(self, group: list[Job]) -> Begun:
         """Settle what is here already; record the rest as running, where no other run has it."""
         claims = self._services.claims
-        if claims is None:
-            found = _taken(group, only_failed=self._options.only_failed)
-        else:
-            found = await asyncio.to_thread(claims.take, group)
+        found = self._taken(group) if claims is None else await asyncio.to_thread(claims.take, group)
         kept = await self._kept(found.kept) if found.kept else set[str]()
-        begun = Begun([], list(found.started), [], found.passed_over)
-        lost: list[Job] = []
-        for job in found.kept:
-            if job.job_id in kept:
-                self._keep(job, begun)
-            else:
-                lost.append(job)
-        if claims is not None:
-            await asyncio.to_thread(self._take_again, lost, begun, claims)
-            await asyncio.to_thread(claims.defer, found.elsewhere)
-            return begun
-        again = [job._replace(record=job.record.requeue(force=True).start()) for job in lost]
-        begun.started.extend(again)
-        if lost:
-            await asyncio.to_thread(self._book.forget, [job.record for job in lost])
-        left = [job for job in found.passed_over if not job.record.is_terminal]
-        if changed := [job.record for job in found.started + again + left]:
-            await asyncio.to_thread(self._book.store, changed)
-        return begun
+        here = [job for job in found.kept if job.job_id in kept]
+        lost = [job for job in found.kept if job.job_id not in kept]
+        again, elsewhere = list[Job](), list[Job]()
+        if len(kept) < len(group):
+            record = self._record if claims is None else partial(self._take_again, claims)
+            again, elsewhere = await asyncio.to_thread(record, found, lost)
+        if not self._options.revalidate:
+            return Begun(here, found.started + again, elsewhere, found.passed_over)
+        # It stays recorded as completed meanwhile: its file is good, whatever the server says.
+        asked = [
+            job._replace(former=job.record, path=str(job.record.payload["path"])) for job in here
+        ]
+        return Begun([], found.started + again + asked, elsewhere, found.passed_over)
 
-    def _take_again(self, lost: list[Job], begun: Begun, claims: "Claims") -> None:
+    def _taken(self, group: list[Job]) -> Begun:
+        """What becomes of jobs of a store that is this run's alone."""
+        from infra_core.azure.job_store import JobStatus
+
+        found = Begun([], [], [], [])
+        for job in group:
+            record = job.record
+            if self._options.only_failed and not record.status.is_failure:
+                found.passed_over.append(job)
+            elif record.status is JobStatus.COMPLETED:
+                found.kept.append(job)
+            else:
+                if record.status is JobStatus.RUNNING:  # an earlier run was killed here
+                    record = record.requeue()
+                found.started.append(job._replace(record=record.start()))
+        return found
+
+    def _record(self, found: Begun, lost: list[Job]) -> tuple[list[Job], list[Job]]:
+        """Record what begins, also of the jobs whose files are lost; in a thread."""
+        again = [job._replace(record=job.record.requeue(force=True).start()) for job in lost]
+        if again:
+            entries = (entry for job in again for entry in self._book.entries(job.record))
+            self._services.index.put_files(entries)
+        left = [job for job in found.passed_over if not job.record.is_terminal]
+        self._book.store([job.record for job in found.started + again + left])
+        return again, []
+
+    def _take_again(
+        self, claims: "Claims", found: Begun, lost: list[Job]
+    ) -> tuple[list[Job], list[Job]]:
         """Take from a shared table what is completed and not here; in a thread."""
+        again, elsewhere = list[Job](), list[Job]()
         for job in lost:
-            again, stored = None, job.record.payload
+            taken, stored = None, job.record.payload
             # else it is on another machine's disk, and good
             here = stored.get("place") in (None, claims.place)
             if here or contradicts(stored, job.item.checksum):
-                again = claims.reopen(job)
-            if again is None:
-                begun.elsewhere.append(job)
-            else:
-                begun.started.append(again)
-
-    def _keep(self, job: Job, begun: Begun) -> None:
-        """Leave a job alone whose file is here, or let the server say whether it is current.
-
-        It stays recorded as completed meanwhile: its file is good, whatever the server says.
-        """
-        if self._options.revalidate:
-            path = str(job.record.payload["path"])
-            begun.started.append(job._replace(former=job.record, path=path))
-        else:
-            begun.kept.append(job)
+                taken = claims.reopen(job)
+            (elsewhere if taken is None else again).append(taken or job)
+        claims.deferred.extend(found.elsewhere)
+        return again, elsewhere
 
     async def _kept(self, jobs: list[Job]) -> set[str]:
         """Which of these jobs need no download, settled."""
@@ -127,25 +136,6 @@ class Starter:
         if self._options.scratch is not None:  # files are in the container alone
             return bool(stored.get("mirrored")) and not contradicts(stored, listed)
         return self._verifier.is_intact(stored, listed)
-
-
-def _taken(group: list[Job], *, only_failed: bool) -> Begun:
-    """What becomes of jobs of a store that is this run's alone."""
-    from infra_core.azure.job_store import JobStatus
-
-    found = Begun([], [], [], [])
-    for job in group:
-        record = job.record
-        if only_failed and not record.status.is_failure:
-            found.passed_over.append(job)
-            continue
-        if record.status is JobStatus.COMPLETED:
-            found.kept.append(job)
-            continue
-        if record.status is JobStatus.RUNNING:  # an earlier run was killed here
-            record = record.requeue()
-        found.started.append(job._replace(record=record.start()))
-    return found
 
 
 class Verifier:
