@@ -43,9 +43,7 @@ class Claims:
         unreadable: Why jobs that cannot be read were left as they are.
     """
 
-    def __init__(
-        self, store: "JobStore[JobRecord]", options: "BatchOptions", folder: Path
-    ) -> None:
+    def __init__(self, store: "JobStore[JobRecord]", options: "BatchOptions", folder: Path) -> None:
         self._store = store
         self._batch_id = options.batch_id
         self._only_failed = options.only_failed

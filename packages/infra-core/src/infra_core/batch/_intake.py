@@ -3,8 +3,8 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from ._items import BatchItem, Rejected, item_of
 
@@ -86,15 +86,23 @@ class Intake:
         """Note that the chunk which was handed out is recorded."""
         self._at_hand = False
 
-    def _read(self, source: Iterable[object]) -> None:
-        error: BaseException | None = None
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say how the source ended: at its end, by an error, or because nobody reads on."""
         try:
+            yield
+        except BaseException as error:
+            if self._stopped and isinstance(error, asyncio.CancelledError):
+                raise
+            self.error = error  # handed to the run
+        self._at_end = self.error is None and not self._stopped
+        self._wake()
+
+    def _read(self, source: Iterable[object]) -> None:
+        with self._reading():
             for given in source:
                 if not self._put(given):
                     return
-        except BaseException as raised:  # noqa: BLE001 - handed to the run
-            error = raised
-        self._finish(error)
 
     def _put(self, given: object) -> bool:
         self._number += 1
@@ -113,25 +121,13 @@ class Intake:
         return True
 
     async def _read_async(self, source: AsyncIterable[object]) -> None:
-        error: BaseException | None = None
-        try:
+        with self._reading():
             async for given in source:
                 if len(self._items) >= _AHEAD:
                     self._space.clear()
                     await self._space.wait()
                 if not self._put(given):
                     return
-        except asyncio.CancelledError:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - handed to the run
-            error = raised
-        self._finish(error)
-
-    def _finish(self, error: BaseException | None) -> None:
-        with self._room:
-            self.error = error
-            self._at_end = error is None
-        self._wake()
 
     def _wake(self) -> None:
         with suppress(RuntimeError):  # the loop is gone, and with it the reader

@@ -52,7 +52,10 @@ class Starter:
     async def begin(self, group: list[Job]) -> Begun:
         """Settle what is here already; record the rest as running, where no other run has it."""
         claims = self._services.claims
-        found = self._taken(group) if claims is None else await asyncio.to_thread(claims.take, group)
+        if claims is None:
+            found = self._taken(group)
+        else:
+            found = await asyncio.to_thread(claims.take, group)
         kept = await self._kept(found.kept) if found.kept else set[str]()
         here = [job for job in found.kept if job.job_id in kept]
         lost = [job for job in found.kept if job.job_id not in kept]

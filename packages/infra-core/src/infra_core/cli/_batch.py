@@ -72,7 +72,11 @@ def _run(
         reporter.on_result(result)
 
     lines = ListLines()
-    with open_list(options) as items, closing(ResultsFile(options.results)) as results, reporter:
+    with (
+        open_list(options) as items,
+        closing(ResultsFile(options.results)) as results,
+        reporter.display(),
+    ):
         summary = run_batch(
             begun(items, ending, lines),
             chosen,

@@ -162,7 +162,7 @@ def run(
             paths[result.url] = result.path
         reporter.on_result(result)
 
-    with url_file.open("rb") as lines, reporter:
+    with url_file.open("rb") as lines, reporter.display():
         summary = run_batch(
             read_items(lines),
             batch_id=BATCH,

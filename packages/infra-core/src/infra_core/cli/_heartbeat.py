@@ -62,7 +62,9 @@ def execute(options: argparse.Namespace) -> int:
     """Read the heartbeat, print the verdict and return its exit code."""
     if (options.folder is None) == (options.blob is None):
         raise CommandError("give either the FOLDER of a run or --blob NAME")
-    status = read_blob(options) if options.folder is None else read_file(options)
+    status = read_blob(options) if options.folder is None else read_heartbeat(
+        options.folder, stale_after=options.max_age
+    )  # fmt: skip
     name, code = ("none", NONE) if status.timestamp is None else VERDICTS[status.state]
     if options.json:
         fields = {**dataclasses.asdict(status), "state": name, "exit_code": code}
@@ -70,11 +72,6 @@ def execute(options: argparse.Namespace) -> int:
     else:
         print(f"{name}: {printable(status.reason)}")
     return code
-
-
-def read_file(options: argparse.Namespace) -> HeartbeatStatus:
-    """Judge the heartbeat of a folder."""
-    return read_heartbeat(options.folder, stale_after=options.max_age)
 
 
 def read_blob(options: argparse.Namespace) -> HeartbeatStatus:

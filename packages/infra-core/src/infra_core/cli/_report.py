@@ -5,8 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from infra_core.runtime import printable
@@ -160,7 +159,7 @@ def print_marked(console: "Console", mark: str, text: str, style: str = "") -> N
 class Reporter:
     """Shows a batch at work: a progress bar on a terminal, a line an event elsewhere.
 
-    Use it as a context manager around the run; then hand the summary to `finish`.
+    Show its `display` around the run; then hand the summary to `finish`.
 
     Args:
         as_json: Standard output is for the summary alone; events go to a terminal's standard error.
@@ -181,21 +180,9 @@ class Reporter:
         if stream.isatty() and not self._silent:
             self._bar = _Bar(make_console(to_stderr=as_json, lasting=True))
 
-    def __enter__(self) -> "Reporter":
-        """Start the progress display."""
-        if self._bar is not None:
-            self._bar.progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the progress display."""
-        if self._bar is not None:
-            self._bar.progress.stop()
+    def display(self) -> "AbstractContextManager[object]":
+        """Show the progress, around the run."""
+        return nullcontext() if self._bar is None else self._bar.progress
 
     @property
     def hooks(self) -> dict[str, Any]:
