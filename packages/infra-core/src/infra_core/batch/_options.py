@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -131,10 +131,13 @@ class BatchOptions:
     prefix: str | None = None
 
     def __post_init__(self) -> None:
-        self._check_kinds()
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None or each.default is not None:
+                check = self._check_number if "bounds" in each.metadata else self._check_kind
+                check(each, value)
         if self.dask is not None and self.processes not in (1, "auto"):
             raise BatchError("give either dask or processes: a cluster has processes of its own")
-        self._check_numbers()
         self._check_headers()
         # any mapping will do, and not all of them can be sent to another process
         hosts = {host: dict(headers) for host, headers in self.host_headers.items()}
@@ -173,44 +176,38 @@ class BatchOptions:
         if self.prefix and (why := why_no_prefix(self.prefix)):
             raise BatchError(f"prefix {why}")
 
-    def _check_kinds(self) -> None:
+    def _check_kind(self, each: "Field[Any]", value: Any) -> None:
         """Refuse what is of another kind than its field; the name of a file becomes a path."""
-        for each in fields(self):
-            value, kind = getattr(self, each.name), str(each.type)
-            if value is None and each.default is None:
-                continue
-            if each.name == "cookies" and not isinstance(value, (str, PathLike)):
-                fits, wanted = isinstance(value, Iterable), "a cookie jar or a path"
-                fits = fits and not isinstance(value, bytes)
-            elif "Mapping" in kind:
-                fits, wanted = isinstance(value, Mapping), "a mapping"
-            elif "Path" in kind or each.name == "cookies":
-                fits, wanted = isinstance(value, (str, PathLike)) and value != "", "a path"
-                if fits:
-                    object.__setattr__(self, each.name, Path(value))
-            else:
-                fits, wanted = "str" not in kind or isinstance(value, str), "a string"
-            if not fits:
-                got = "an empty one" if value == "" else type(value).__name__
-                raise BatchError(f"{each.name} must be {wanted}, got {got}")
+        kind = str(each.type)
+        if each.name == "cookies" and not isinstance(value, (str, PathLike)):
+            fits, wanted = isinstance(value, Iterable), "a cookie jar or a path"
+            fits = fits and not isinstance(value, bytes)
+        elif "Mapping" in kind:
+            fits, wanted = isinstance(value, Mapping), "a mapping"
+        elif "Path" in kind or each.name == "cookies":
+            fits, wanted = isinstance(value, (str, PathLike)) and value != "", "a path"
+            if fits:
+                object.__setattr__(self, each.name, Path(value))
+        else:
+            fits, wanted = "str" not in kind or isinstance(value, str), "a string"
+        if not fits:
+            got = "an empty one" if value == "" else type(value).__name__
+            raise BatchError(f"{each.name} must be {wanted}, got {got}")
 
-    def _check_numbers(self) -> None:
-        for each in fields(self):
-            value: Any = getattr(self, each.name)
-            named = "auto" if "auto" in str(each.type) else each.default
-            if "bounds" not in each.metadata or (value == named and value in (None, "auto")):
-                continue
-            least, most = each.metadata["bounds"]
-            whole = "int" in str(each.type)
-            kinds = int if whole else (int, float)
-            fits = isinstance(value, kinds) and not isinstance(value, bool) and value != inf
-            if not fits or not least <= value <= most:
-                kind = "a whole number" if whole else "a number"
-                bounds = "above 0" if least == _MOMENT else f"of at least {least:g}"
-                if isinstance(value, (int, float)) and value > most:
-                    bounds = f"of at most {most:g}"
-                other = f", or {named!r}" if named in (None, "auto") else ""
-                raise BatchError(f"{each.name} must be {kind} {bounds}{other}, got {value!r}")
+    def _check_number(self, each: "Field[Any]", value: Any) -> None:
+        named = "auto" if "auto" in str(each.type) else each.default
+        if value == named == "auto":
+            return
+        least, most = each.metadata["bounds"]
+        whole = "int" in str(each.type)
+        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not fits or value == inf or not least <= value <= most:
+            kind = "a whole number" if whole else "a number"
+            bounds = "above 0" if least == _MOMENT else f"of at least {least:g}"
+            if isinstance(value, (int, float)) and value > most:
+                bounds = f"of at most {most:g}"
+            other = f", or {named!r}" if named in (None, "auto") else ""
+            raise BatchError(f"{each.name} must be {kind} {bounds}{other}, got {value!r}")
 
     def _check_headers(self) -> None:
         """Refuse now what no request could carry: each would fail, after all is set up."""
