@@ -221,7 +221,7 @@ class Summary:
         return {**asdict(self), "complete": self.complete}
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Hooks:
     """Functions of the caller's, see `run_batch_async`; each is called in the event loop.
 

@@ -39,7 +39,7 @@ _FLUSH_SECONDS = 5.0
 _BEAT_SECONDS = 5.0
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Services:
     """What a batch works with."""
 
