@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -61,9 +60,9 @@ _REMEDIES = (
 def user_agent() -> str:
     """What a batch calls itself where the caller says nothing: its name and version."""
     # beside the package where it is installed as usual: importlib.metadata takes 12 ms to import
-    found = glob("infra_core-*.dist-info", root_dir=Path(__file__).parents[2])
+    found = list(Path(__file__).parents[2].glob("infra_core-*.dist-info"))
     if len(found) == 1:
-        return f"infra-core/{found[0].split('-')[1].removesuffix('.dist')}"
+        return f"infra-core/{found[0].stem.removeprefix('infra_core-')}"
     from importlib.metadata import version
 
     return f"infra-core/{version('infra-core')}"
