@@ -88,7 +88,7 @@ class Intake:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Say how the source ended: at its end, by an error, or because nobody reads on."""
+        """Say how the source ended: at its end, by an error, or because it is not read on."""
         try:
             yield
         except BaseException as error:
