@@ -17,6 +17,7 @@ A backend carries out these primitives, each atomic:
 A write of our own whose answer was lost is not a refusal.
 """
 
+import base64
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from enum import Enum
 from types import NoneType
 from typing import Any, NamedTuple, Protocol
 
-from ._entity import Int64, nearest_utc
+from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
 from ._records import StatusFilter
 
@@ -177,23 +178,14 @@ def plan_batches(
 
 
 def _wire_size(row: Row) -> int:
-    """Bytes of the row as JSON, at least: what is not ASCII travels escaped."""
-    size = 160 + 6 * (len(row.partition) + len(row.key)) * 2
-    for name, value in row.properties.items():
-        size += 2 * len(name) + 60  # the name twice: the property and its type
-        if isinstance(value, str):
-            size += _escaped_length(value)
-        elif isinstance(value, bytes):
-            size += len(value) * 4 // 3 + 4
-        elif isinstance(value, Int64):
-            size += 20
-    return size
+    """Bytes of the row as the SDK's JSON, at least: each value has its type beside it."""
+    text = json.dumps(row.properties, default=_as_text)
+    names = sum(len(name) + 80 for name in row.properties)
+    return len(text) + names + 160 + 6 * (len(row.partition) + len(row.key)) * 2
 
 
-def _escaped_length(text: str) -> int:
-    if text.isascii() and text.isprintable():
-        return len(text) + text.count('"') + text.count("\\")
-    return 12 * len(text) if max(text) > "\uffff" else 6 * len(text)
+def _as_text(value: object) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def query_of(
