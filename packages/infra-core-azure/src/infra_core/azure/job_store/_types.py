@@ -34,6 +34,7 @@ class Converter(NamedTuple):
     encode: Callable[[Any, str], Any]  # takes the value and its path, for errors
     decode: Callable[[Any], Any]
     optional: bool = False  # whether `None` is a value of the type
+    is_text: bool = False  # whether they are text in JSON, as names are; others are JSON there
 
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -109,16 +110,19 @@ def _converter(hint: Any, where: str, in_json: bool) -> Converter:
 
 def _class(hint: type, where: str, in_json: bool) -> Converter | None:
     if issubclass(hint, Enum):
+        is_text = not any(isinstance(item.value, int) for item in hint)
         if all(isinstance(item.value, (str, int)) for item in hint):
-            return Converter(_check(hint, lambda item: item.value), hint)
-        return Converter(_check(hint, lambda item: item.name), hint.__getitem__)
+            return Converter(_check(hint, lambda item: item.value), hint, is_text=is_text)
+        encode = _check(hint, lambda item: item.name)
+        return Converter(encode, hint.__getitem__, is_text=is_text)
     if hint in (bytes, datetime, uuid.UUID) and not in_json:
         return _NATIVE[hint]
     if hint in _EXACT:
-        return _EXACT[hint]
+        return _EXACT[hint]._replace(is_text=hint in _TEXTS)
     for base, encode, reader in _TEXTUAL:
         if issubclass(hint, base):
-            return Converter(_check(hint, encode), getattr(hint, reader) if reader else hint)
+            decode = getattr(hint, reader) if reader else hint
+            return Converter(_check(hint, encode), decode, is_text=True)
     if hint in (list, dict, tuple, set, frozenset):
         return _generic(hint, (), where)
     return _nested(hint, where) if dataclasses.is_dataclass(hint) else None
@@ -218,6 +222,7 @@ _TEXTUAL: tuple[tuple[type, Callable[[Any], str], str], ...] = (
     (Decimal, str, ""),
     (time, _time, "fromisoformat"),
 )
+_TEXTS = (str, date, datetime, bytes, uuid.UUID)
 _SCALARS = (str, int, float, bool)
 
 
@@ -257,38 +262,24 @@ def _fixed_tuple(items: list[Converter]) -> Converter:
 
 def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
     item = converter_for(value_hint, where=where)
-    key_hint = str if key_hint in (Any, object) else key_hint
-    key = converter_for(key_hint, where=where)
-    text = _is_text(*_unwrap(key_hint))
+    key = converter_for(str if key_hint in (Any, object) else key_hint, where=where)
 
     def encode(value: Any, path: str) -> Any:
         _require(value, Mapping, path, "dict")
         encoded = {}
         for name, part in value.items():
             known = key.encode(name, f"{path}[key]")
-            place = known if text else json.dumps(known)
+            place = known if key.is_text else json.dumps(known)
             encoded[place] = item.encode(part, f"{path}[{name!r}]")
         return encoded
 
     def decode(value: Any) -> Any:
         return {
-            key.decode(name if text else json.loads(name)): item.decode(part)
+            key.decode(name if key.is_text else json.loads(name)): item.decode(part)
             for name, part in value.items()
         }
 
     return Converter(encode, decode)
-
-
-def _is_text(hint: Any, optional: bool) -> bool:
-    """Whether values of a type are text in JSON; as names there, others are JSON themselves."""
-    if optional or typing.get_origin(hint) is Literal:
-        return not optional and isinstance(typing.get_args(hint)[0], str)
-    if not isinstance(hint, type):
-        return False
-    if issubclass(hint, Enum):
-        return not any(isinstance(item.value, int) for item in hint)
-    texts = (str, date, datetime, bytes, uuid.UUID)
-    return hint in texts or issubclass(hint, tuple(base for base, _, _ in _TEXTUAL))
 
 
 def check_fields(kind: type, where: str) -> None:
