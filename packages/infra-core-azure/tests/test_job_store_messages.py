@@ -22,6 +22,7 @@ from azure.core.exceptions import (
 )
 from azure.data.tables._authentication import AzureSigningError
 
+from infra_core.azure._sqlite_file import enter_wal
 from infra_core.azure.exceptions import AzureTableError, JobRecordError
 from infra_core.azure.job_store import (
     AsyncAzureTableJobStore,
@@ -34,7 +35,6 @@ from infra_core.azure.job_store import (
     TableNotFoundError,
     TableRequestError,
 )
-from infra_core.azure.job_store._sqlite import _enter_wal
 from infra_core.azure.job_store._table_errors import table_error
 from infra_core.runtime.testing import fast_time
 
@@ -291,7 +291,7 @@ def test_a_refused_switch_of_mode_is_not_waited_out() -> None:
             raise sqlite3.OperationalError("attempt to write a readonly database")
 
     with fast_time() as time, pytest.raises(sqlite3.OperationalError):
-        _enter_wal(ReadOnly())  # type: ignore[arg-type]
+        enter_wal(ReadOnly())  # type: ignore[arg-type]
     assert time.slept == []
 
 

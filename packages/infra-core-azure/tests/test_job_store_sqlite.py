@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from infra_core.azure import _sqlite_file
 from infra_core.azure.job_store import (
     AzureTableError,
     AzureTableJobStore,
@@ -291,9 +292,9 @@ def _at_each_line(change: Callable[[], object], act: Callable[[], object]) -> It
         left = [number]
 
         def trace(frame: FrameType, event: str, _: object, left: list[int] = left) -> Any:
-            if frame.f_code.co_filename != _sqlite.__file__:
+            if frame.f_code.co_filename not in (_sqlite.__file__, _sqlite_file.__file__):
                 return None
-            line = linecache.getline(_sqlite.__file__, frame.f_lineno).lstrip()
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
             if event == "line" and not line.startswith(("with ", "try:")):
                 left[0] -= 1
                 if left[0] == 0:
@@ -377,7 +378,7 @@ def test_a_fork_waits_for_what_other_threads_do_in_sqlite(
         forking.wait(60)
         done.set()
 
-    monkeypatch.setattr(_sqlite, "_FORK_SECONDS", 60)
+    monkeypatch.setattr(_sqlite_file, "_FORK_SECONDS", 60)
     monkeypatch.setattr(_sqlite._JobFile, "hold", held)
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
         store._rows._connected().create_function("change", 0, change)
@@ -415,7 +416,7 @@ def test_a_fork_holds_a_store_while_others_are_made(
         held.append(file)
         return hold(file)
 
-    monkeypatch.setattr(_sqlite, "_files", Changing())
+    monkeypatch.setattr(_sqlite_file, "_files", Changing())
     monkeypatch.setattr(_sqlite._JobFile, "hold", noted)
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
         child = os.fork()
@@ -423,6 +424,30 @@ def test_a_fork_holds_a_store_while_others_are_made(
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert held == [store._rows]
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is none that is only to be read, for it was not there a moment ago."""
+    path = tmp_path / "jobs.sqlite3"
+    exists = os.path.exists
+
+    def made_after(name: Any) -> bool:
+        there = exists(name)
+        if name == path:
+            path.touch()
+        return there
+
+    def allowed(name: Any, mode: int) -> bool:
+        there = exists(name)
+        path.touch()
+        return there
+
+    monkeypatch.setattr(os.path, "exists", made_after)
+    monkeypatch.setattr(os, "access", allowed)
+    with SqliteJobStore(path) as store:
+        store.save(JobRecord("b", "j"))
 
 
 def test_the_folder_of_the_process_may_change(

@@ -4,18 +4,13 @@ import json
 import logging
 import os
 import sqlite3
-import threading
-import weakref
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra_core.runtime import after_fork_in_child, clock
-
-from .._process import alive_of, file_id
+from .._sqlite_file import BUSY_SECONDS, SqliteFile, connect, enter_wal
 from ..exceptions import AzureTableError
 from ._records import JobRecord, RecordT
 from ._row_store import RowJobStore
@@ -26,7 +21,6 @@ __all__ = ["SqliteJobStore"]
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
-_BUSY_SECONDS = 30.0
 _BATCH_ROWS = 1_000  # bounds how long one batch keeps other writers waiting
 _COLUMNS = "batch, job, etag, properties"
 _KEY_COLUMNS = "batch, job, etag, ''"
@@ -48,7 +42,6 @@ _CLAIM_KEYS = 16  # so many that processes which claim at once rarely meet at on
 _DELETE = "DELETE FROM jobs WHERE batch = ? AND job = ? AND etag = coalesce(?, etag)"
 _COPY_SMALLER = "PRAGMA auto_vacuum = INCREMENTAL; VACUUM"
 _RECLAIM_SECONDS = 2  # the space is there for new rows anyway
-_FORK_SECONDS = 1  # one that waits for another process longer than that is no danger
 _LONG_AGO = -1e18
 # By name: a later version may have added columns.
 _VALUES = (
@@ -125,24 +118,8 @@ def _plan(rows: Any) -> list[list[tuple[int, Row]]]:
     return [everything[i : i + _BATCH_ROWS] for i in range(0, len(everything), _BATCH_ROWS)]
 
 
-class _JobFile:
-    """The backend: one connection per process, used by one thread at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity: tuple[int, int] | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._inherited: list[object] = []
-        self._begin()
-        after_fork_in_child(self._begin)
-        _files.add(self)
-
-    def _begin(self) -> None:
-        # A SQLite connection must not be used across a fork, nor closed in the child: closing it
-        # would drop the locks of the parent. It is kept, untouched, until the process ends.
-        self._inherited.append(self._connection)
-        self._connection = None
-        self._lock = threading.RLock()
+class _JobFile(SqliteFile):
+    """The backend: the file, and what is done in it."""
 
     def perform(self, name: str, *args: Any) -> Any:
         return getattr(self, name)(*args)
@@ -151,7 +128,7 @@ class _JobFile:
         if not isinstance(error, (sqlite3.Error, OSError)):
             return error
         explained = AzureTableError(
-            f"{doing} in the job store {str(self._path)!r} failed: {_problem(error, self._path)}"
+            f"{doing} in the job store {str(self.path)!r} failed: {_problem(error, self.path)}"
         )
         explained.__cause__ = error
         return explained
@@ -192,7 +169,7 @@ class _JobFile:
             except sqlite3.OperationalError as error:
                 _log.info("the space of deleted jobs is used for new ones: %s", error)
             finally:
-                connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
     def get(self, partition: str, key: str) -> Row | None:
         found = self._execute(
@@ -248,12 +225,6 @@ class _JobFile:
         found = self._execute(select, (partition,))
         return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found]
 
-    def close(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
-
     def _execute(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
         """Return what a statement selects."""
         with self._lock:
@@ -276,89 +247,40 @@ class _JobFile:
                 connection.execute("BEGIN IMMEDIATE")
                 return _changed(connection, statement, values)
 
-    def hold(self) -> bool:
-        """Keep other threads away for a fork; return whether they are, soon."""
-        return self._lock.acquire(timeout=_FORK_SECONDS)
+    def _replaced(self, before: sqlite3.Connection) -> sqlite3.Connection:
+        raise _FileGoneError(
+            "the file was removed or replaced while it was open; put it back or restore a copy, "
+            "then close this store to open the file anew"
+        )
 
-    def release(self) -> None:
-        """End a `hold`."""
-        self._lock.release()
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = _open(self._path)
-            self._identity = file_id(self._path)
-        elif file_id(self._path) != self._identity:
-            raise _FileGoneError(
-                "the file was removed or replaced while it was open; put it back or restore a "
-                "copy, then close this store to open the file anew"
-            )
-        return self._connection
+    def _open(self) -> sqlite3.Connection:
+        path = self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In this order: another process may make the file in between.
+        there = os.path.exists(path)  # noqa: PTH110 - never raises
+        if there and not all(os.access(each, os.W_OK) for each in (path, path.parent)):
+            # To be read, such as in a mounted copy. Without a log beside it, no process writes to
+            # it. https://www.sqlite.org/wal.html#read_only_databases
+            how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+            return connect(f"{path.absolute().as_uri()}?{how}", uri=True)
+        connection = connect(path)
+        try:
+            # Only a file without any table takes it.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            enter_wal(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(SCHEMA)
+            with suppress(sqlite3.OperationalError):  # built without JSON
+                connection.execute("SELECT json_valid('{}')")
+                connection.executescript(ONE_STATUS)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 class _FileGoneError(sqlite3.Error):
     """The open file is no longer at its path: what is written to it is lost with it."""
-
-
-# SQLite has locks of its own for all of a process: one that another thread holds while this one
-# forks is never released in the child.
-_files: "weakref.WeakSet[_JobFile]" = weakref.WeakSet()
-_held = threading.local()
-
-
-def _before_fork() -> None:
-    _held.files = [file for file in alive_of(_files) if file.hold()]
-
-
-def _after_fork() -> None:
-    for file in _held.files:
-        file.release()
-
-
-if hasattr(os, "register_at_fork"):  # the child begins with locks of its own
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connect = partial(
-        sqlite3.connect, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    writable = all(os.access(each, os.W_OK) for each in (path, path.parent))
-    if not writable and os.path.exists(path):  # noqa: PTH110 - never raises
-        # To be read, such as in a mounted copy. Without a log beside it, no process writes to it.
-        # https://www.sqlite.org/wal.html#read_only_databases
-        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
-        return connect(f"{path.absolute().as_uri()}?{how}", uri=True)
-    connection = connect(path)
-    try:
-        # Only a file without any table takes it.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        _enter_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(SCHEMA)
-        with suppress(sqlite3.OperationalError):  # built without JSON
-            connection.execute("SELECT json_valid('{}')")
-            connection.executescript(ONE_STATUS)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL; SQLite does not wait for other processes that are doing the same."""
-    deadline = clock.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            with closing(connection.execute("PRAGMA journal_mode = WAL")) as cursor:
-                cursor.fetchone()
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or clock.monotonic() >= deadline:
-                raise
-            clock.sleep(0.01)
-        else:
-            return
 
 
 def _changed(
@@ -378,7 +300,7 @@ _REMEDIES = (
     ("columns", "it is the database of another program; choose another path"),
     ("readonly", "give this user write permission on the file and its folder"),
     ("unable to open", "let this user write to the file and its folder, or raise ulimit -n"),
-    ("locked", f"another process has held its lock for {_BUSY_SECONDS:.0f} s: find and end it"),
+    ("locked", f"another process has held its lock for {BUSY_SECONDS:.0f} s: find and end it"),
     ("full", "free some space"),
     ("disk i/o", "check the disk; a network file system will not do"),
 )  # fmt: skip

@@ -13,7 +13,6 @@ import json
 import os
 import sqlite3
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from typing import Any, Literal
 
 from infra_core.runtime import clock, redact_secrets
 
-from .._process import file_id, start_of
+from .._process import start_of
+from .._sqlite_file import SqliteFile, connect, enter_wal
 from ._config import _AzureStorageConfig
 from ._errors import Ending, JournalError, ending_of
 from ._settings import Overwrite
@@ -100,7 +100,7 @@ class PendingUpload:
 _COLUMNS = ("kind", "blob", "content_type", "overwrite", "etag", "attempts", "error", "refused")
 
 
-class Journal:
+class Journal(SqliteFile):
     """A SQLite file of pending uploads, shared by threads and processes; made on first use.
 
     Each method raises `JournalError`, which names the `setting` of its path, when the file cannot
@@ -108,14 +108,13 @@ class Journal:
     """
 
     def __init__(self, path: Path, setting: str = "journal") -> None:
-        self.path = Path(path)
+        super().__init__(Path(path))
         self._setting = setting
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        self._pid = 0
-        self._owner = ""
+
+    def _begin(self) -> None:
+        super()._begin()
         self._busy: set[int] = set()
+        self._owner = f"{os.getpid()}:{start_of(os.getpid())}"
 
     def enter(
         self,
@@ -278,29 +277,9 @@ class Journal:
             row = db.execute("select data from pending where id = ?", (number,)).fetchone()
         return bytes(row[0]) if row and row[0] is not None else b""
 
-    def close(self) -> None:
-        """Close the file; the next use opens it again."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
-                connection.close()
-
-    def __del__(self) -> None:
-        connection = self.__dict__.get("_connection")
-        if connection is not None and self._pid == os.getpid():
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """The connection, within one transaction that is on disk at the end."""
-        if self._pid != os.getpid():  # also after a fork, where the parent's is not ours to use
-            if self._connection is not None:
-                _inherited.append(self._connection)
-            self._lock = threading.Lock()
-            self._connection, self._busy = None, set()
-            self._pid = os.getpid()
-            self._owner = f"{self._pid}:{start_of(self._pid)}"
         try:
             with self._lock, self._connected() as db:  # which commits, or rolls back
                 db.execute("begin immediate")
@@ -313,36 +292,32 @@ class Journal:
                 "what is there",
             ) from error
 
-    def _connected(self) -> sqlite3.Connection:
-        """The connection; a new one where the file was removed, with what the old one holds."""
-        before = self._connection
-        if before is not None and file_id(self.path) == self._identity:
-            return before
-        self._connection = _connect(self.path)
-        self._identity = file_id(self.path)
-        if before is not None:
-            _carry_over(before, self._connection)
-        return self._connection
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Its owner alone may read what it holds; SQLite takes the mode over to its WAL.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = connect(self.path)
+        try:
+            enter_wal(db)
+            db.execute("pragma synchronous = full")
+            db.execute(_SCHEMA)
+            db.execute(_INDEX)
+            _add_columns(db)
+            # A new file begins with numbers that no earlier one at its place has given to entries.
+            db.execute(_FIRST_NUMBER, (int(clock.time() * 1000),))
+        except BaseException:  # it is not a database, say
+            db.close()
+            raise
+        return db
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file, made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Its owner alone may read what it holds; SQLite takes the mode over to its WAL.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("pragma journal_mode = wal")
-        db.execute("pragma synchronous = full")
-        db.execute(_SCHEMA)
-        db.execute(_INDEX)
-        _add_columns(db)
-        # A new file begins with numbers that no earlier one at its place has given to entries.
-        db.execute(_FIRST_NUMBER, (int(clock.time() * 1000),))
-    except BaseException:  # it is not a database, say
-        db.close()
-        raise
-    return db
+    def _replaced(self, before: sqlite3.Connection) -> sqlite3.Connection:
+        """A file that was removed while it was open, by a cleaner, is made anew with its entries."""
+        db = self._open()
+        rows = before.execute("select * from pending").fetchall()
+        before.close()
+        values = ", ".join("?" * len(rows[0])) if rows else ""
+        db.executemany(f"insert or ignore into pending values ({values})", rows)  # noqa: S608
+        return db
 
 
 def _add_columns(db: sqlite3.Connection) -> None:
@@ -352,14 +327,6 @@ def _add_columns(db: sqlite3.Connection) -> None:
         if name not in there:
             with contextlib.suppress(sqlite3.OperationalError):  # another process was faster
                 db.execute(f"alter table pending add column {name} {kind}")
-
-
-def _carry_over(removed: sqlite3.Connection, db: sqlite3.Connection) -> None:
-    """Save the entries of a file that was removed while it was open, by a cleaner of old files."""
-    rows = removed.execute("select * from pending").fetchall()
-    removed.close()
-    values = ", ".join("?" * len(rows[0])) if rows else ""
-    db.executemany(f"insert or ignore into pending values ({values})", rows)  # noqa: S608
 
 
 def _entry(row: list[Any]) -> PendingUpload:
@@ -405,9 +372,6 @@ def _forget_newer(db: sqlite3.Connection) -> None:
 def text_of(error: BaseException) -> str:
     """An error as an entry keeps it."""
     return redact_secrets(f"{type(error).__name__}: {error}")[:1000]
-
-
-_inherited: list[sqlite3.Connection] = []  # closing one would drop the parent's file locks
 
 
 _shared: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary()
