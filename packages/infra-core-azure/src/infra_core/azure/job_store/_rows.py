@@ -179,13 +179,16 @@ def plan_batches(
 
 def _wire_size(row: Row) -> int:
     """Bytes of the row as the SDK's JSON, at least: each value has its type beside it."""
-    text = json.dumps(row.properties, default=_as_text)
+    text = _SIZED.encode(row.properties)
     names = sum(len(name) + 80 for name in row.properties)
     return len(text) + names + 160 + 6 * (len(row.partition) + len(row.key)) * 2
 
 
 def _as_text(value: object) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+_SIZED = json.JSONEncoder(default=_as_text)
 
 
 def query_of(

@@ -4,8 +4,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import CancelledError, Future
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any, Generic
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -55,7 +54,8 @@ class SharedClient:
 
     def _begin(self) -> None:
         self._ready = threading.Lock()
-        self._made: Future[TableClient] | None = None
+        self._made: TableClient | None = None
+        self._failure: Exception | None = None
         self._credential: Any = None
         self._open: list[Any] = []
         weakref.finalize(self, _close, os.getpid(), self._open)
@@ -66,34 +66,22 @@ class SharedClient:
         Calls that come meanwhile wait for it, and share its error: were each to try in its turn, a
         service that is silent would hold the last of them up for all their timeouts together.
         """
-        while True:
-            with self._ready:
-                made, first = self._made, self._made is None
-                if made is None:
-                    self._made = made = Future()
-            if first:
-                return self._make(made)
-            with suppress(CancelledError):  # the first call was given up: make it here
-                return made.result()
-
-    def _make(self, made: "Future[TableClient]") -> TableClient:
-        try:
-            table = self._connect()
-            try:
-                make_table(table)
-            except BaseException:
-                table.close()
-                raise
-        except BaseException as error:
-            self._made = None  # for the next call to try again
-            if isinstance(error, Exception):
-                made.set_exception(error)
-            else:
-                made.cancel()
-            raise
-        self._open.append(table)
-        made.set_result(table)
-        return table
+        before = self._failure
+        with self._ready:
+            if self._failure is not before and self._failure is not None:
+                raise self._failure
+            if self._made is None:
+                table = self._connect()
+                try:
+                    make_table(table)
+                except BaseException as error:
+                    table.close()
+                    if isinstance(error, Exception):  # no call that was given up
+                        self._failure = error
+                    raise
+                self._open.append(table)
+                self._made = table
+            return self._made
 
     def exists(self) -> bool:
         """Whether the table is there, without making it."""

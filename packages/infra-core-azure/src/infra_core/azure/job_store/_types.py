@@ -113,8 +113,8 @@ def _class(hint: type, where: str, in_json: bool) -> Converter | None:
         is_text = not any(isinstance(item.value, int) for item in hint)
         if all(isinstance(item.value, (str, int)) for item in hint):
             return Converter(_check(hint, lambda item: item.value), hint, is_text=is_text)
-        encode = _check(hint, lambda item: item.name)
-        return Converter(encode, hint.__getitem__, is_text=is_text)
+        names = _check(hint, lambda item: item.name)
+        return Converter(names, hint.__getitem__, is_text=is_text)
     if hint in (bytes, datetime, uuid.UUID) and not in_json:
         return _NATIVE[hint]
     if hint in _EXACT:

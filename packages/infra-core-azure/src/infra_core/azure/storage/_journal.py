@@ -311,7 +311,7 @@ class Journal(SqliteFile):
         return db
 
     def _replaced(self, before: sqlite3.Connection) -> sqlite3.Connection:
-        """A file that was removed while it was open, by a cleaner, is made anew with its entries."""
+        """A file that was removed while it was open, by a cleaner, is made anew with all in it."""
         db = self._open()
         rows = before.execute("select * from pending").fetchall()
         before.close()
