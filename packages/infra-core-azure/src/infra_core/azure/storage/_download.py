@@ -58,7 +58,6 @@ async def download_blob(
         before_commit: Called, in a thread, before the file appears; may raise to prevent it.
         on_bytes: Called with the number of bytes whenever some have arrived.
     """
-    accepts = service.config.options.accept_wrong_md5
     once = partial(
         _download_once, service, name, path, writer or batch_writer(), before_commit, on_bytes
     )
@@ -70,11 +69,9 @@ async def download_blob(
         info, listed = listed, None
         while True:
             try:
-                return await once(info, came if accepts else None)
+                return await once(info, came)
             except _MismatchError as error:
                 before, came = came, error.md5
-                if before == came:
-                    raise _wrong_from_the_start(service, error) from None
                 if before is not None:
                     raise
                 # Again, at once: was it altered on the way, or stored so?
@@ -101,11 +98,11 @@ async def _download_once(
     before_commit: Callable[[], object],
     on_bytes: Callable[[int], object],
     known: BlobInfo | None,
-    accepted: bytes | None,
+    came: bytes | None,
 ) -> None:
     response, info = await _first_part(service, name, known)
     first = response.body
-    check = partial(_check, service, name, info, accepted)
+    check = partial(_check, service, name, info, came)
     if len(first) == info.size:
         await writer(
             FileToWrite(
@@ -270,24 +267,35 @@ def _damaged(kind: type[E], name: str, what: str, remedy: str) -> E:
 
 
 class _MismatchError(IntegrityError):
-    """The content, of this `md5`, does not fit the one that is `stored` with it."""
+    """The content, of this `md5`, does not fit the one that is stored with it."""
 
-    md5 = stored = b""
+    md5 = b""
 
 
 def _check(
     service: BlobService,
     name: str,
     info: BlobInfo,
-    accepted: bytes | None,
+    before: bytes | None,
     size: int,
     md5: bytes | None,
 ) -> None:
-    """Refuse content that is not what is stored, if not one of the `accepted` MD5."""
+    """Refuse content that is not what is stored; `before` is the MD5 of what came instead."""
     if size == info.size and (md5 is None or info.md5 is None or md5 == info.md5):
         return
     came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
-    if size == info.size and md5 == accepted:
+    if size != info.size or md5 != before:
+        error = _damaged(
+            IntegrityError if size != info.size else _MismatchError,
+            name,
+            f"brought {size} bytes with MD5 {came}, where {info.size} bytes with MD5 {stored} are "
+            "stored",
+            "if it happens every time, the blob is damaged: upload it again",
+        )
+        if isinstance(error, _MismatchError):
+            error.md5 = md5 or b""
+        raise error
+    if service.config.options.accept_wrong_md5:
         service.log.warning(
             "download of %r came twice with MD5 %s, and is accepted although %s is stored",
             name,
@@ -296,27 +304,13 @@ def _check(
             extra={"blob_name": name},
         )
         return
-    error = _damaged(
-        IntegrityError if size != info.size else _MismatchError,
-        name,
-        f"brought {size} bytes with MD5 {came}, where {info.size} bytes with MD5 {stored} are "
-        "stored",
-        "if it happens every time, the blob is damaged: upload it again",
-    )
-    if isinstance(error, _MismatchError):
-        error.md5, error.stored = md5 or b"", info.md5 or b""
-    raise error
-
-
-def _wrong_from_the_start(service: BlobService, error: _MismatchError) -> IntegrityError:
-    variable = service.config.variable("accept_wrong_md5")
     final = _damaged(
         IntegrityError,
-        error.blob,
-        f"brought the same bytes twice, with MD5 {error.md5.hex()}: the MD5 that is stored, "
-        f"{error.stored.hex()}, was wrong from the start",
-        f"upload it again, or accept it with {variable}=true (`infra-core mirror down "
-        "--accept-wrong-md5`)",
+        name,
+        f"brought the same bytes twice, with MD5 {came}: the MD5 that is stored, {stored}, was "
+        "wrong from the start",
+        f"upload it again, or accept it with {service.config.variable('accept_wrong_md5')}=true "
+        "(`infra-core mirror down --accept-wrong-md5`)",
     )
     final.permanent = True
-    return final
+    raise final
