@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_strictly", "error_code", "is_configured", "knows_parameter"]
+__all__ = ["call_strictly", "error_code", "is_configured", "knows_parameter", "upload_method"]
 
 
 def call_strictly(method: Callable[..., Any], *args: object) -> Any:
@@ -30,6 +30,31 @@ def is_configured(client: object) -> bool:
     """Ask a client whether it has a storage account; one that cannot say is taken to have."""
     ask = getattr(client, "is_configured", None)
     return bool(ask()) if callable(ask) else True
+
+
+def upload_method(client: object) -> tuple[str, Callable[..., Any]]:
+    """Return name and method with which a client uploads a heartbeat.
+
+    Raises:
+        RuntimeError: It has no storage account, or no such method.
+    """
+    if not is_configured(client):
+        mode = getattr(client, "mode", "unknown")
+        raise RuntimeError(
+            "the heartbeat's storage client is not configured "
+            f"(mode={getattr(mode, 'value', mode)}): a heartbeat that stays here cannot be "
+            "watched. Set AZURE_STORAGE_CONTAINER and the credentials, or pass "
+            "azure_client=None to keep it on this machine"
+        )
+    for name in ("write_json", "upload_file"):
+        method = getattr(client, name, None)
+        if callable(method):
+            return name, method
+    raise RuntimeError(
+        f"the heartbeat's storage client {type(client).__name__} has neither write_json nor "
+        "upload_file: pass an AzureStorageClient, or azure_client=None to keep the heartbeat "
+        "on this machine"
+    )
 
 
 def knows_parameter(method: Callable[..., Any], name: str) -> bool:

@@ -15,10 +15,11 @@ from infra_core.runtime import after_fork_in_child, clock, redact_secrets
 from .._blocking import running_loop
 from .._checks import require_number, require_plain_function
 from .._process import host_name, interrupt_main, process_identity
-from ._heartbeat_upload import BeatUploads
+from ._client_calls import call_strictly, upload_method
 from ._loop_lag import LoopLagProbe
 from ._plain import without_secrets
 from ._protocols import HeartbeatEventWriter, HeartbeatUploader, UtcNowFunc
+from ._worker import Worker
 
 if TYPE_CHECKING:
     import asyncio
@@ -121,12 +122,10 @@ class HeartbeatMonitor:
         self._interrupt_main = interrupt_main_on_error
         self._loop = loop
         self._stop_timeout = stop_timeout
-        self._uploads = BeatUploads(
-            azure_client,
-            self.path,
-            on_failure=self._keep_error,
-            after_upload=self._rewrite_if_older,
-        )
+        self._client = azure_client
+        self._uploads = Worker("infra-core-heartbeat-upload", self._upload_latest)
+        self._uploads_in_thread = False
+        self._next_upload: Mapping[str, Any] | None = None
         self._sequence = 0
         self._own()
         self._make_locks()
@@ -167,7 +166,7 @@ class HeartbeatMonitor:
                 target=self._run, name="infra-core-heartbeat", daemon=True
             )
             self._thread.start()
-        self._uploads.start()
+        self._uploads_in_thread = True
         self._beat()
 
     def set_slug(self, slug: str | None) -> None:
@@ -199,7 +198,8 @@ class HeartbeatMonitor:
             Exception: The failure of an earlier upload, once.
             OSError: The beat cannot be written to the local disk.
         """
-        self._uploads.require_usable_client()
+        if self._client is not None:
+            upload_method(self._client)  # or an error: it cannot be used
         self._raise_kept_error()
         self._beat()
 
@@ -217,11 +217,10 @@ class HeartbeatMonitor:
             self._wake.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._stop_timeout)  # it may be in a callback of the user
-        uploaded = True
         try:
             self._beat(state="stopped")
         finally:
-            uploaded = self._uploads.stop(self._stop_timeout)
+            uploaded = self._end_uploads()
             self._raise_kept_error()
         if not uploaded:
             raise TimeoutError(
@@ -256,7 +255,7 @@ class HeartbeatMonitor:
             beat = self._compose(state)
         self._write(beat)
         try:
-            self._uploads.post(beat)
+            self._upload_soon(beat)
         except Exception as error:
             self._call_on_error(error)
             raise
@@ -302,6 +301,48 @@ class HeartbeatMonitor:
                     _log.warning(
                         "the heartbeat could not be written: %s: %s", type(error).__name__, error
                     )
+
+    # Uploads: the latest beat wins, so that the blob is never older than one upload
+
+    def _upload_soon(self, beat: Mapping[str, Any]) -> None:
+        """Have a beat uploaded by the thread; before `start` and after `stop`, here and now."""
+        if self._client is None:
+            return
+        with self._uploads.changed:
+            if self._uploads_in_thread:
+                self._next_upload = beat
+                if self._uploads.ask():
+                    return
+                self._uploads.finish(self._uploads.asked)  # no thread to be had
+        self._upload(beat)
+
+    def _upload(self, beat: Mapping[str, Any]) -> None:
+        name, method = upload_method(self._client)
+        try:
+            call_strictly(method, self.path, *([beat] if name == "write_json" else []))
+        finally:
+            self._rewrite_if_older(beat)
+
+    def _upload_latest(self, number: int) -> None:
+        while (beat := self._take_next()) is not None:  # also what a stop in haste has left
+            try:
+                self._upload(beat)
+            except Exception as error:  # noqa: BLE001 - kept for the caller
+                self._keep_error(error)
+        self._uploads.finish(number)
+
+    def _take_next(self) -> Mapping[str, Any] | None:
+        with self._uploads.changed:
+            beat, self._next_upload = self._next_upload, None
+            return beat
+
+    def _end_uploads(self) -> bool:
+        """Return whether all is uploaded, or failed; else the thread is left to end alone."""
+        with self._uploads.changed:
+            self._uploads_in_thread = False
+        done = self._uploads.in_thread or self._uploads.flush(self._stop_timeout)
+        self._uploads.close()
+        return done
 
     # The thread
 
