@@ -3,7 +3,6 @@
 Imported by the mirror's thread, as it imports the SDK.
 """
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -47,8 +46,7 @@ class MirrorState:
 
     reached: Position = (0, 0)  # everything before this is mirrored
     begin: Position = (0, 0)  # what is before this is in the blobs before, if there are any
-    anchor: str = ""  # digest of the last line before that, by which what was replaced is noticed
-    tail: int = 0  # its bytes, of a long line those of its end
+    anchor: str = ""  # the last line before that, or its end: what was replaced is noticed by it
     blob: int = 0  # number of the append blob
     position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
     blocks: int = 0  # blocks in it
@@ -70,10 +68,10 @@ class MirrorState:
         found.before = [cls._read(each) for each in found.before]  # type: ignore[arg-type]
         (segment, offset), (first, start) = found.reached, found.begin
         found.reached, found.begin = (segment, offset), (first, start)
-        counts = (found.position + 1, found.end + 1, found.blob, found.blocks, found.tail)
+        counts = (found.position + 1, found.end + 1, found.blob, found.blocks)
         numbers = (*found.reached, *found.begin, *counts)
         fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
-        if not (fits and isinstance(found.etag, str)):
+        if not (fits and isinstance(found.etag, str) and isinstance(found.anchor, str)):
             raise ValueError(numbers)
         return found
 
@@ -84,10 +82,10 @@ class MirrorState:
     def fit(self, log: LogFile) -> None:
         """Fit the state to the files that are there; where they were replaced, the blob decides."""
         segments, (segment, offset) = log.segments(), self.reached
-        there = log.read((segment, max(0, offset - self.tail)), self.tail)
+        there = log.read((segment, max(0, offset - len(self.anchor))), len(self.anchor))
         if segment < segments[-1] and segment not in segments:  # a new state, or a tidied folder
             self.go(log, (min(number for number in segments if number > segment), 0))
-        elif segment > segments[-1] or (offset and self.anchor != _digest(there)):
+        elif segment > segments[-1] or (offset and self.anchor != _text(there)):
             self.go(log, (segments[0], 0))
             self.position, self.begin, self.before = -1, (0, 0), []
 
@@ -96,8 +94,7 @@ class MirrorState:
         segment, offset = self.reached = position
         start = max(0, offset - _ANCHOR_BYTES)
         last = log.read((segment, start), offset - start)
-        line = last[last.rfind(b"\n", 0, -1) + 1 :]
-        self.anchor, self.tail, self.end = _digest(line), len(line), -1
+        self.anchor, self.end = _text(last[last.rfind(b"\n", 0, -1) + 1 :]), -1
 
     def roll(self) -> None:
         """Go on with the next blob."""
@@ -123,8 +120,8 @@ class MirrorState:
         return b""
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _text(data: bytes) -> str:
+    return data.decode("latin-1")  # a character for each byte, whatever it is
 
 
 @dataclass(eq=False, repr=False)
@@ -298,8 +295,8 @@ class AppendBlobTarget:
             return False
         name, left, whole = self._blob(state).blob_name, state.position, size >= state.position
         if whole and state.end >= 0:  # as long, but with lines of others in place of ours?
-            last = self._read(state, max(0, state.end - state.tail), state.tail)
-            whole = _digest(last) == state.anchor
+            last = self._read(state, max(0, state.end - len(state.anchor)), len(state.anchor))
+            whole = _text(last) == state.anchor
         start = state.reached if whole else max((self.log.segments()[0], 0), state.begin)
         # A batch whose answer was lost begins where the one before ended.
         low = left if whole and left >= 0 else max(0, size - _LARGEST_READ)
