@@ -220,7 +220,10 @@ class HeartbeatMonitor:
         try:
             self._beat(state="stopped")
         finally:
-            uploaded = self._end_uploads()
+            with self._uploads.changed:
+                self._uploads_in_thread = False
+            uploaded = self._uploads.in_thread or self._uploads.flush(self._stop_timeout)
+            self._uploads.close()  # what is late is left to end alone
             self._raise_kept_error()
         if not uploaded:
             raise TimeoutError(
@@ -335,14 +338,6 @@ class HeartbeatMonitor:
         with self._uploads.changed:
             beat, self._next_upload = self._next_upload, None
             return beat
-
-    def _end_uploads(self) -> bool:
-        """Return whether all is uploaded, or failed; else the thread is left to end alone."""
-        with self._uploads.changed:
-            self._uploads_in_thread = False
-        done = self._uploads.in_thread or self._uploads.flush(self._stop_timeout)
-        self._uploads.close()
-        return done
 
     # The thread
 

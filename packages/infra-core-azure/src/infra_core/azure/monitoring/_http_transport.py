@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 import gzip
 import zlib
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from infra_core.runtime import clock, error_chain, parse_retry_after
@@ -65,14 +64,17 @@ class IngestionTransport:
 
     def send(self, items: Sequence[bytes]) -> Answer:
         """Post a batch as a gzipped JSON array."""
-        body = gzip.compress(b"[" + b",".join(items) + b"]", compresslevel=6)
+        sending = self._post_whole(gzip.compress(b"[" + b",".join(items) + b"]", compresslevel=6))
         try:
-            return self._run(self._bounded(body))
+            self._loop = self._loop or asyncio.new_event_loop()
+            return self._loop.run_until_complete(sending)
         except Exception as error:  # noqa: BLE001 - every failure is one of the network
             self.close()
             self._url = self._home
             cause = next((e for e in error_chain(error) if type(e).__module__ == "builtins"), error)
             return Answer(0, error=type(cause).__name__)
+        finally:
+            sending.close()  # of no effect, unless it was never begun
 
     def close(self) -> None:
         """Close the connections; the next batch opens others."""
@@ -88,15 +90,7 @@ class IngestionTransport:
         _inherited.append((self._loop, self._engine))
         self._loop = self._engine = None
 
-    def _run(self, sending: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-        try:
-            return self._loop.run_until_complete(sending)
-        finally:
-            sending.close()  # of no effect, unless it was never begun
-
-    async def _bounded(self, body: bytes) -> Answer:
+    async def _post_whole(self, body: bytes) -> Answer:
         async with clock.timeout(self._total):
             for _ in range(_MAX_REDIRECTS + 1):
                 answer, location = await self._post(body)
