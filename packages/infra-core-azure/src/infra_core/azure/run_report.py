@@ -21,13 +21,7 @@ from ._thumbnails import can_make_thumbnails, thumbnails
 
 __all__ = ["human_size", "render_html"]
 
-_COLOURS = {
-    "image": "#2f7ed8",
-    "document": "#c76a15",
-    "data": "#2e8b57",
-    "other": "#7d7d8a",
-    "failed": "#c0392b",
-}
+_KINDS = ("image", "document", "data", "other", "failed")  # report.css has their colours
 _PAGE = 1_900_000  # bytes that thumbnails may fill a page up to
 _THUMBNAIL = 1_000  # bytes at most; a third more in the page
 _HOSTS = 12  # that are named; the others are summed up
@@ -216,38 +210,32 @@ def _totals(rows: list[list[Any]]) -> str:
 
 def _types(rows: list[list[Any]]) -> str:
     """Two bars, by number and by bytes, one part for each type."""
-    counts, sizes = dict.fromkeys(_COLOURS, 0), dict.fromkeys(_COLOURS, 0)
+    if not rows:
+        return ""
+    counts, sizes = dict.fromkeys(_KINDS, 0), dict.fromkeys(_KINDS, 0)
     for row in rows:
         kind = row[_TYPE] if row[_TYPE] in counts else "other"
         counts[kind] += 1
         sizes[kind] += row[_SIZE]
-    if not rows:
-        return ""
     bars = []
-    for line, (label, values) in enumerate((("Files", counts), ("Bytes", sizes))):
+    for label, values in (("Files", counts), ("Bytes", sizes)):
         total = sum(values.values()) or 1
-        left = 0.0
-        top = line * 34
-        bars.append(f'<text x="0" y="{top + 17}" class="label">{label}</text>')
-        for kind, colour in _COLOURS.items():
-            width = 620 * values[kind] / total
-            if width > 0:
-                share = f"{kind}: {values[kind]:,} ({values[kind] / total:.0%})"
-                bars.append(
-                    f'<rect x="{60 + left:.2f}" y="{top}" width="{width:.2f}" height="24" '
-                    f'fill="{colour}"><title>{share}</title></rect>'
-                )
-            left += width
+        bars.append(f'<div class="bar"><span class="label">{label}</span>')
+        for kind, value in values.items():
+            if value:
+                title = f"{kind}: {value:,} ({value / total:.0%})"
+                style = f"flex-grow: {value}"
+                bars.append(f'<span class="{kind}" style="{style}" title="{title}"></span>')
+        bars.append("</div>")
     legend = "".join(
         f'<li><span class="swatch {kind}"></span>{kind}: {counts[kind]:,} '
         f"({human_size(sizes[kind])})</li>"
-        for kind in _COLOURS
+        for kind in _KINDS
         if counts[kind]
     )
     return (
-        '<section aria-label="Types"><svg viewBox="0 0 680 60" role="img" '
-        f'aria-label="Shares of the types">{"".join(bars)}</svg>'
-        f'<ul class="legend">{legend}</ul></section>'
+        '<section aria-label="Types"><div role="img" aria-label="Shares of the types">'
+        f'{"".join(bars)}</div><ul class="legend">{legend}</ul></section>'
     )
 
 
