@@ -111,3 +111,37 @@ def test_the_forms_agree(config: PollingConfig, script: list[Any], took: list[in
     assert all(time <= config.timeout for time in times)
     if kind is PollingTimeoutError and checks == 0:
         assert config.initial_delay >= config.timeout
+
+
+@pytest.mark.parametrize("form", ["sync", "async", "many"])
+def test_a_timeout_of_a_poll_inside_of_the_fetch_is_an_error_of_the_fetch(form: str) -> None:
+    """`is_transient` judges it as any other."""
+    calls = 0
+
+    def fetch(job: object = None) -> dict[str, str]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise PollingTimeoutError("of the inner poll")
+        return {"status": "completed"}
+
+    def is_transient(error: Exception) -> bool:
+        return isinstance(error, PollingTimeoutError)
+
+    async def fetch_async(job: object = None) -> dict[str, str]:
+        return fetch()
+
+    async def many() -> dict[str, str]:
+        outcomes = poll_many_async(["job"], fetch_async, is_transient=is_transient)
+        [answer] = [outcome.result() async for outcome in outcomes]
+        return answer
+
+    with fast_time():
+        if form == "sync":
+            answer = StatusPoller(fetch, is_transient=is_transient).poll()
+        elif form == "async":
+            poller = StatusPoller(fetch_async, is_transient=is_transient)
+            answer = asyncio.run(poller.poll_async())
+        else:
+            answer = asyncio.run(many())
+    assert (answer, calls) == ({"status": "completed"}, 2)

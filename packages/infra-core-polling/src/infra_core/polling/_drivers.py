@@ -7,14 +7,20 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
-from infra_core.runtime import ThreadPool, clock, is_async_function, printable, run_sync
+from infra_core.runtime import (
+    ThreadPool,
+    clock,
+    is_async_function,
+    printable,
+    run_sync,
+    until_set,
+)
 
 from ._config import LAST_CHECK_GRACE
-from ._errors import CheckStopped, PollingTimeoutError
+from ._errors import CheckStopped
 from ._run import DONE, PollRun, check_callable, plain
 
 __all__ = ["Gate", "as_async", "drive_async", "drive_sync", "poll_loop"]
@@ -26,7 +32,7 @@ _NO_LOOP: Final = ("no running event loop", "no current event loop")
 _LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 10 * 365 * 86_400.0)  # waits know no infinity
 
 _CANCEL_LATENCY: Final = 0.05
-"""Seconds between looks at an event that nothing on this loop can wait for."""
+"""Seconds between looks at an event of threads, while a thread waits for something else."""
 
 
 def drive_sync(
@@ -143,14 +149,13 @@ async def poll_loop(
             await gate.enter(run)
         try:
             budget = run.begin_check(clock.monotonic())
-            response = await _await_within(fetch_fn(), budget)
-        except CheckStopped as stopped:
-            raise run.stopped(stopped) from None
-        except PollingTimeoutError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the run raises what is not transient
-            wait = run.error(error)
-            continue
+            try:
+                response = await _await_within(fetch_fn(), budget)
+            except CheckStopped as stopped:
+                raise run.stopped(stopped) from None
+            except Exception as error:  # noqa: BLE001 - the run raises what is not transient
+                wait = run.error(error)
+                continue
         finally:
             if gate is not None:
                 gate.leave()
@@ -213,7 +218,7 @@ async def _unless_set(
 ) -> T:
     """Await something in a child of this task; raises `CheckStopped` once the event is set."""
     work = asyncio.ensure_future(awaitable)
-    watch = asyncio.ensure_future(_until_set(event))
+    watch = asyncio.ensure_future(until_set(event))
     try:
         await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():  # an answer that is there counts, whatever was set meanwhile
@@ -225,15 +230,6 @@ async def _unless_set(
         await asyncio.wait({work, watch})
         if not work.cancelled():
             work.exception()  # seen: what the clean-up of a cancelled fetch raised
-
-
-async def _until_set(event: "asyncio.Event | threading.Event") -> None:
-    if isinstance(event, asyncio.Event):
-        with suppress(RuntimeError):  # it belongs to another loop
-            await event.wait()
-            return
-    while not event.is_set():  # noqa: ASYNC110 - it has no other way
-        await asyncio.sleep(_CANCEL_LATENCY)
 
 
 def _resolve_sync(

@@ -56,6 +56,7 @@ from ._threads import (
     ThreadPool as ThreadPool,
     in_thread as in_thread,
     until_done as until_done,
+    until_set as until_set,
 )
 from ._trace import trace_fields as trace_fields
 from ._transport_errors import (

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from ._dask_worker import Report
     from ._outcomes import TaskOutcome
     from ._task_options import Pair, TaskSource
-    from ._task_run import CancelEvent, TaskRun
+    from ._task_run import TaskRun
     from ._task_stream import TaskStream
+    from ._threads import CancelEvent
 
     RemoteTask = tuple[str, Callable[[], object]]
     RemoteSource = Iterable[RemoteTask] | AsyncIterable[RemoteTask]

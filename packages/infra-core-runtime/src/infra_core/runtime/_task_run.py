@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from . import clock
 from ._exceptions import add_note
@@ -17,23 +17,15 @@ from ._outcomes import StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, foreign_cancellation
 from ._task_items import TaskItems
 from ._task_options import RunOptions, check_source, length_of
-from ._threads import until_done
+from ._threads import CancelEvent, until_done, until_set
 
-__all__ = ["CancelEvent", "TaskRun"]
+__all__ = ["TaskRun"]
 
 logger = logging.getLogger("infra_core.task_runtime")
 
 # Items that are taken at least, and seconds at most, before the event loop has a turn.
 _AT_ONCE, _SLICE = 16, 0.002
-_POLL = 0.05  # seconds between looks at an event that cannot be awaited here
 _END: Any = object()
-
-
-class CancelEvent(Protocol):
-    """What can cancel a runtime: `asyncio.Event`, `threading.Event`, anything with `is_set()`."""
-
-    def is_set(self) -> bool:
-        """Say whether to cancel."""
 
 
 @dataclass(eq=False, repr=False)  # which would show every item
@@ -141,17 +133,7 @@ class TaskRun:
         self._room.set()
 
     async def _watch(self, event: CancelEvent) -> None:
-        """Act when the event is set.
-
-        An `asyncio.Event` is noticed at once. One that belongs to another loop, as the first loop
-        that waits for it is its own, and events of other kinds are looked at every 50 ms.
-        """
-        try:
-            seen = isinstance(event, asyncio.Event) and await event.wait()  # and cleared, maybe
-        except RuntimeError:  # it belongs to another loop
-            seen = False
-        while not (seen or event.is_set()):  # noqa: ASYNC110 - it has no other way
-            await asyncio.sleep(_POLL)
+        await until_set(event)
         self._on_event()
 
     # Ending

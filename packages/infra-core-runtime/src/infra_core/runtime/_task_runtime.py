@@ -21,8 +21,9 @@ from ._task_options import (
     length_of,
     pairs_of,
 )
-from ._task_run import CancelEvent, TaskRun
+from ._task_run import TaskRun
 from ._task_stream import TaskStream
+from ._threads import CancelEvent
 from ._values import is_number
 
 if TYPE_CHECKING:

@@ -8,17 +8,19 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from . import clock
 from ._forks import after_fork_in_child
 
-__all__ = ["ThreadPool", "file_threads", "in_thread", "until_done"]
+__all__ = ["CancelEvent", "ThreadPool", "file_threads", "in_thread", "until_done", "until_set"]
 
 T = TypeVar("T")
 _numbers = itertools.count(1)
+_POLL = 0.05  # seconds between looks at an event that cannot be awaited
 
 
 @dataclass(slots=True)
@@ -232,6 +234,27 @@ async def until_done(future: "asyncio.Future[T]") -> T:
             future.exception()  # looked at, so that asyncio does not complain
         raise cancelled
     return future.result()
+
+
+class CancelEvent(Protocol):
+    """`asyncio.Event`, `threading.Event`, anything with `is_set()`."""
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+
+
+async def until_set(event: CancelEvent) -> None:
+    """Wait until an event is set, whatever its kind.
+
+    An `asyncio.Event` is noticed at once. One that belongs to another loop, as the first loop that
+    waits for it is its own, and events of other kinds are looked at every 50 ms.
+    """
+    if isinstance(event, asyncio.Event):
+        with suppress(RuntimeError):  # it belongs to another loop
+            await event.wait()
+            return
+    while not event.is_set():  # noqa: ASYNC110 - it has no other way
+        await asyncio.sleep(_POLL)
 
 
 file_threads = ThreadPool("infra-core-files", min(32, (os.cpu_count() or 1) + 4))
