@@ -78,13 +78,6 @@ class TestFileHexdigest:
         path = fs.write_bytes_atomic(tmp_path / "a", data, durable=False)
         assert fs.file_hexdigest(path) == hashlib.sha256(data).hexdigest()
 
-    def test_the_loop_of_python_3_10(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without `file_digest` the digest is the same."""
-        data = bytes(range(256)) * 5000
-        path = fs.write_bytes_atomic(tmp_path / "a", data, durable=False)
-        monkeypatch.setattr(sys, "version_info", (3, 10, 13))
-        assert fs.file_hexdigest(path) == hashlib.sha256(data).hexdigest()
-
     @pytest.mark.parametrize("spelling", ["SHA-256", "Sha256", " sha256 ", "SHA256"])
     def test_spelling_does_not_matter(self, tmp_path: Path, spelling: str) -> None:
         """Case, blanks and the dash of the standards' names are accepted."""

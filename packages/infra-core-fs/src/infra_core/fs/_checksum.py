@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import re
-import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -183,13 +182,9 @@ def file_hexdigest(path: "Path | str", algorithm: str = "sha256") -> str:
     hasher = new_hasher(algorithm)
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - str paths are welcome too
-            if sys.version_info >= (3, 11):
-                # its inner loop is the same as ours below, with one buffer for the whole file
-                hashlib.file_digest(file, lambda: hasher)  # type: ignore[arg-type,return-value]
-            else:
-                buffer = memoryview(bytearray(_READ_SIZE))
-                while count := file.readinto(buffer):
-                    hasher.update(buffer[:count])
+            buffer = memoryview(bytearray(_READ_SIZE))
+            while count := file.readinto(buffer):
+                hasher.update(buffer[:count])
     except FileNotFoundError as error:
         raise ChecksumFileMissing(
             errno.ENOENT, "no such file to checksum; check the path", os.fspath(path)
