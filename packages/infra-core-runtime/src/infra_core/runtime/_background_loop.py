@@ -128,10 +128,8 @@ class _Call(Generic[T]):
         self._task.add_done_callback(self._finish)
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
-        if task.cancelled():
-            self.done.cancel()
-            self.done.set_running_or_notify_cancel()
-        elif (error := task.exception()) is not None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
             self.done.set_exception(error)
         else:
             self.done.set_result(task.result())
@@ -156,8 +154,7 @@ class _Call(Generic[T]):
             self._task.cancel()
         elif not self.done.done():  # the interrupt came before it could begin
             self._coroutine.close()
-            self.done.cancel()
-            self.done.set_running_or_notify_cancel()
+            self.done.set_exception(asyncio.CancelledError())
 
 
 _lock = threading.Lock()
@@ -313,14 +310,14 @@ def run_sync(
         raise
     if not in_time:
         ended = call.cancel()
-        if not ended or call.done.cancelled():
+        if not ended or isinstance(call.done.exception(), asyncio.CancelledError):
             raise TimeoutError(
                 f"{what} was not done within {timeout:g} s and was cancelled"
                 f"{'' if ended else ', which it ignores'}: allow more time"
             )
     try:
         return call.done.result()
-    except concurrent.futures.CancelledError:
+    except asyncio.CancelledError:
         raise asyncio.CancelledError(f"{what} was cancelled on the background loop") from None
     finally:
         del call  # it holds the exception, whose traceback holds this frame

@@ -16,6 +16,7 @@ from ._values import is_number, shown
 __all__ = ["ThreadBatcher"]
 
 T = TypeVar("T")
+_Call = asyncio.Future[Sequence[BaseException | None]]
 
 
 class ThreadBatcher(Generic[T]):
@@ -90,9 +91,9 @@ class ThreadBatcher(Generic[T]):
         try:
             await done
         except asyncio.CancelledError:
-            if not lane.take_back(done):
-                with suppress(Exception, asyncio.CancelledError):
-                    await until_done(lane.end_of(done))
+            if (call := lane.take_back(done)) is not None:
+                with suppress(asyncio.CancelledError):
+                    await until_done(call)
             raise
         finally:
             del done  # its error's traceback refers to this frame: without this, a cycle
@@ -108,8 +109,7 @@ class _Lane(Generic[T]):
     _linger: float
     _coming: Callable[[], bool]
     _waiting: "dict[asyncio.Future[None], T]" = field(default_factory=dict)
-    # Each with what is set at its end: another future where it was cancelled with its await.
-    _begun: "dict[asyncio.Future[None], asyncio.Future[None]]" = field(default_factory=dict)
+    _calls: "dict[asyncio.Future[None], _Call]" = field(default_factory=dict)  # of what has begun
     _running: int = 0
     _due: asyncio.Handle | None = None
     _lingers: bool = False  # what is due; a timer of uvloop is not an asyncio.TimerHandle
@@ -134,25 +134,20 @@ class _Lane(Generic[T]):
         else:  # not at once: others may be ready in this round of the loop as well
             self._due = loop.call_soon(self._begin)
 
-    def take_back(self, done: "asyncio.Future[None]") -> bool:
-        """Forget an item, unless its batch has begun."""
-        return self._waiting.pop(done, self) is not self
-
-    def end_of(self, done: "asyncio.Future[None]") -> "asyncio.Future[None]":
-        """Return what is done when the batch of an item has ended."""
-        if done in self._begun and done.cancelled():
-            self._begun[done] = done.get_loop().create_future()
-        return self._begun.get(done, done)
+    def take_back(self, done: "asyncio.Future[None]") -> _Call | None:
+        """Forget an item; returns the call of its batch where that has begun."""
+        self._waiting.pop(done, None)
+        return self._calls.get(done)
 
     def _begin(self) -> None:
         self._due = None
         while self._waiting and self._running < self._workers:
             batch = dict(islice(self._waiting.items(), self._size))
-            for done in batch:
-                del self._waiting[done]
-                self._begun[done] = done
             self._running += 1
             call = file_threads.start(self._call, list(batch.values()))
+            for done in batch:
+                del self._waiting[done]
+                self._calls[done] = call
             call.add_done_callback(partial(self._end, list(batch)))
 
     def _call(self, items: list[T]) -> Sequence[BaseException | None]:
@@ -169,14 +164,10 @@ class _Lane(Generic[T]):
             return [error] * len(items)
         return errors
 
-    def _end(
-        self,
-        batch: "list[asyncio.Future[None]]",
-        call: "asyncio.Future[Sequence[BaseException | None]]",
-    ) -> None:
+    def _end(self, batch: "list[asyncio.Future[None]]", call: _Call) -> None:
         self._running -= 1
-        for item, error in zip(batch, call.result(), strict=True):
-            done = self._begun.pop(item)
+        for done, error in zip(batch, call.result(), strict=True):
+            del self._calls[done]
             if done.cancelled():
                 continue
             if error is None:
