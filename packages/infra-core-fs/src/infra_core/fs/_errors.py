@@ -18,6 +18,7 @@ Each one is also the built-in error in brackets, so that code which catches `OSE
 """
 
 import os
+from functools import partial
 
 __all__ = [
     "AtomicFileClosed",
@@ -53,14 +54,8 @@ class UnsafePathError(FsError, ValueError):
         self.base = base
 
     def __reduce__(self) -> "tuple[object, ...]":
-        return _rebuild_unsafe_path_error, (str(self), self.path, self.base)
-
-
-def _rebuild_unsafe_path_error(
-    message: str, path: str, base: "str | os.PathLike[str]"
-) -> UnsafePathError:
-    # keyword-only arguments do not survive the default pickling of exceptions
-    return UnsafePathError(message, path=path, base=base)
+        # keyword-only arguments do not survive the default pickling of exceptions
+        return partial(type(self), path=self.path, base=self.base), (str(self),)
 
 
 class ChecksumAlgorithmError(FsError, ValueError):

@@ -241,11 +241,7 @@ class TaskItems:
         if item is not None and item.timer is not None:
             item.timer.cancel()
         if item is not None and not item.ended:  # cancelled by other code before its first step
-            item.ended = True
-            error: BaseException = asyncio.CancelledError()
-            if item.verdict is None and not self.halted:
-                error = foreign_cancellation(f"task {item.id!r}", error)
-            self._report(item, TaskStatus.CANCELLED, error)
+            self._report(item)
         self._changed()
 
     # Ending them
@@ -289,12 +285,7 @@ class TaskItems:
         if item.ended:
             self._changed()
             return
-        item.ended = True
-        status = item.verdict or TaskStatus.CANCELLED
-        error: BaseException = asyncio.CancelledError()
-        if status is TaskStatus.TIMED_OUT:
-            error = self._timeout_error(item, unresponsive=True)
-        self._report(item, status, error)
+        self._report(item)
 
     def _report_unresponsive(self, task_id: str) -> None:
         """Put a task that was left behind into the log and the statistics."""
@@ -304,8 +295,15 @@ class TaskItems:
             "behind", task_id, self._grace, extra={"task_id": task_id, **trace_fields()},
         )  # fmt: skip
 
-    def _report(self, item: _Item, status: TaskStatus, error: BaseException) -> None:
+    def _report(self, item: _Item) -> None:
         """Report the end of an item whose own task does not, in a task for that alone."""
+        item.ended = True
+        status = item.verdict or TaskStatus.CANCELLED
+        error: BaseException = asyncio.CancelledError()
+        if status is TaskStatus.TIMED_OUT:
+            error = self._timeout_error(item, unresponsive=True)
+        elif item.verdict is None and not self.halted:
+            error = foreign_cancellation(f"task {item.id!r}", error)
         outcome = self._close(item, status, None, error)
         reporting = _Item(item.id, item.index, ended=True)
         self._launch(self.alive, reporting, self._call_back(outcome))
