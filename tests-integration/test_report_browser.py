@@ -46,7 +46,7 @@ window.addEventListener("load", async () => {
   choose("filter", "", "input");
   choose("type", "failed", "change");
   out.failed = [...document.querySelectorAll("#table .error")].map((e) => e.textContent);
-  out.chart = document.querySelector("svg rect").getBoundingClientRect().width > 100;
+  out.chart = document.querySelector(".bar [title]").getBoundingClientRect().width > 100;
   out.alerted = window.alerted === true;
   document.body.dataset.result = JSON.stringify(out);
 });
