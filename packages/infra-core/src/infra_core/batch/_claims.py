@@ -114,24 +114,10 @@ class Claims:
         )
 
     def save_many(self, records: Sequence["JobRecord"]) -> None:
-        """Store records of jobs that we hold; one that another run has taken over stays its own.
-
-        What the store refuses is raised once every record was tried.
-        """
-        if errors := [each for each in self._threads.map(self._put, records) if each]:
-            raise errors[0]
-
-    def _put(self, record: "JobRecord") -> Exception | None:
-        from infra_core.azure.exceptions import JobConflictError
-
-        try:
-            stored = self._store.update(record)
-        except JobConflictError:
-            return None
-        except Exception as error:  # noqa: BLE001 - raised by store()
-            return error
-        record.etag = stored.etag
-        return None
+        """Store records of jobs that we hold; one that another run has taken over stays its own."""
+        for record, stored in zip(records, self._store.update_many(records), strict=True):
+            if stored is not None:
+                record.etag = stored.etag
 
     def close(self) -> None:
         """End the threads."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_close, run_sync
 
-from ._download import Downloads, WorkItem, share_of
+from ._download import Downloads, WorkItem, settle, share_of
 from ._errors import BatchError, one_line
 from ._results import HERE, BatchRetry, Outcome
 
@@ -130,16 +130,14 @@ class DaskWorkers:
             result = await self._result_of([item for item, _ in gathered])
         except BaseException as error:  # each of its items raises it
             for _, done in gathered:
-                if not done.done():
-                    done.set_exception(error)
+                settle(done, error)
             if not isinstance(error, Exception):
                 raise
             return
         for retry in result.retries:
             self._on_retry(retry)
         for (_, done), outcome in zip(gathered, result.outcomes, strict=True):
-            if not done.done():
-                done.set_result(outcome)
+            settle(done, outcome)
         if result.stopped:
             self._on_stopped(result.stopped)
 

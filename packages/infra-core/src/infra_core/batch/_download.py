@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from ._services import Services
     from ._workers import ProcessWorkers
 
-__all__ = ["Downloads", "WorkItem", "ahead_of", "failure_of", "share_of", "workers_of"]
+__all__ = [
+    "Downloads", "WorkItem", "ahead_of", "failure_of", "settle", "share_of", "workers_of"
+]  # fmt: skip
 
 # What this machine has too little of, or a disk that fails: Linux mounts one read-only after an
 # error. The URL is not at fault, the next ones would fail as well, and a later try may do.
@@ -294,6 +296,16 @@ class Downloads:
     async def close(self, *, kill: bool = False) -> None:
         """Close the connections."""
         await self._opened.aclose()
+
+
+def settle(done: "asyncio.Future[Outcome | None]", outcome: Outcome | BaseException | None) -> None:
+    """Hand over what came of an item, unless no task waits for it any more."""
+    if done.done():
+        return
+    if isinstance(outcome, BaseException):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
 
 
 async def _take(places: asyncio.Semaphore, turn: ExitStack) -> None:

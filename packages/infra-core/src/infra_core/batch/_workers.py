@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core import _start
 
-from ._download import Downloads, WorkItem, ahead_of, share_of
+from ._download import Downloads, WorkItem, ahead_of, settle, share_of
 from ._errors import BatchError
 from ._results import BatchRetry, Outcome
 
@@ -223,21 +223,13 @@ class _Process:
         for each in news:
             if isinstance(each, BatchRetry):
                 self._on_retry(each)
-                continue
-            number, outcome = each
-            done = self._waiting.get(number)
-            if done is None or done.done():
-                continue
-            if isinstance(outcome, BaseException):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
+            elif (done := self._waiting.get(each[0])) is not None:
+                settle(done, each[1])
 
     def _die(self, how: str) -> None:
         self._dead = how
-        for done in list(self._waiting.values()):
-            if not done.done():
-                done.set_exception(_WorkerDied(how))
+        for done in self._waiting.values():
+            settle(done, _WorkerDied(how))
 
     async def close(self, *, kill: bool) -> None:
         if kill:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -28,8 +29,7 @@ __all__ = [
     "to_json",
 ]
 
-SHOWN_FAILURES = 20
-SHOWN_RETRIES = 20
+SHOWN_EVENTS = 20  # of a kind
 SHORT_CELL = 20  # characters; a cell up to this length is never broken
 
 
@@ -173,8 +173,7 @@ class Reporter:
         # Machines read standard output; a person may still watch standard error.
         self._silent = quiet or (as_json and not stream.isatty())
         self._files = files
-        self._failures = 0
-        self._retries = 0
+        self._counts: Counter[str] = Counter()
         self._plain = cast("IO[str]", Lasting(stream))
         self._bar: _Bar | None = None
         if stream.isatty() and not self._silent:
@@ -202,11 +201,8 @@ class Reporter:
     def on_result(self, result: "BatchResult") -> None:
         """Show a failure, and a file where that was asked for."""
         if result.error is not None:
-            self._failures += 1
-            if self._failures <= SHOWN_FAILURES:
-                self.line(result.status.replace("_", " "), f"{result.url}: {result.error}", "red")
-            elif self._failures == SHOWN_FAILURES + 1:
-                self.line("...", "further failures are not shown, the job store has them")
+            text = f"{result.url}: {result.error}"
+            self._first("failures", "job store", result.status.replace("_", " "), text, "red")
         elif self._files:
             if result.status == "completed":
                 self.line("ok", f"{result.url} ({human_size(result.size or 0)})")
@@ -215,13 +211,16 @@ class Reporter:
 
     def on_retry(self, retry: "BatchRetry") -> None:
         """Show the first retries."""
-        self._retries += 1
-        if self._retries > SHOWN_RETRIES:
-            if self._retries == SHOWN_RETRIES + 1:
-                self.line("...", "further retries are not shown, the run log has them")
-            return
         text = f"{retry.url}: attempt {retry.attempt} failed, next in {retry.wait:.2f} s"
-        self.line("retry", f"{text} ({retry.error[:300]})", "yellow")
+        self._first("retries", "run log", "retry", f"{text} ({retry.error[:300]})", "yellow")
+
+    def _first(self, kind: str, place: str, mark: str, text: str, style: str) -> None:
+        """Print the first events of a kind; where the others are said once."""
+        self._counts[kind] += 1
+        if self._counts[kind] <= SHOWN_EVENTS:
+            self.line(mark, text, style)
+        elif self._counts[kind] == SHOWN_EVENTS + 1:
+            self.line("...", f"further {kind} are not shown, the {place} has them")
 
     def on_event(self, word: str, text: str) -> None:
         """Show what else happens."""
