@@ -7,6 +7,7 @@ import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ class Proxy:
         self._ready.set()
         await self._end.wait()
         server.close()
-        for writer in self._writers:
-            writer.transport.abort()  # some wait for the last word of TLS, which never comes
+        for writer in self._writers:  # some wait for the last word of TLS, which never comes
+            with suppress(AttributeError):  # Python 3.11.2 cannot abort what was closed twice
+                writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
 
