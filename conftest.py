@@ -12,6 +12,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import signal
 import struct
 import sys
 import types
@@ -34,11 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the event loop; pass over what 3.10 leaves open until it is collected.
+    """Choose the event loop; hear Ctrl-C; pass over what 3.10 leaves open until it is collected.
 
     Its http.client the answer of a proxy that refuses a tunnel, its asyncio the transport of a
     handshake that failed.
     """
+    # Below nohup, behind a shell's `&` and in some CI systems it is ignored, and children inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--uvloop"):
         uvloop = importlib.import_module("uvloop")
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

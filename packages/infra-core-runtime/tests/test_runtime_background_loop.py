@@ -22,12 +22,10 @@ from infra_core.runtime._threads import file_threads
 
 def script(code: str, *, code_expected: int = 0, interrupt: bool = False) -> str:
     """Run Python code in a process of its own, warnings being errors; return what it printed."""
-    # Below nohup and in some CI systems SIGINT is ignored, and a child inherits that.
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     # In the development mode asyncio also warns of steps that are slow, as on a busy machine.
-    heard += "import logging; logging.getLogger('asyncio').setLevel('ERROR')\n"
+    quiet = "import logging; logging.getLogger('asyncio').setLevel('ERROR')\n"
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", heard + textwrap.dedent(code)],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", quiet + textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
