@@ -18,8 +18,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-import threading
-from collections import deque
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ _ACCOUNT = "devstoreaccount1"
 # The well-known key of the emulator, published by Microsoft; it protects nothing.
 _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 _LISTENING = re.compile(
-    r"Azurite (Blob|Queue|Table) service (?:is )?successfully listen\w* (?:at|on) (\S+)"
+    r"Azurite (Blob|Queue|Table) service (?:is )?successfully listen\w* (?:at|on) (\S+)\s"
 )
 # Azurite ends when its standard input does, so that not even a killed test run leaves one behind.
 _END_WITH_PARENT = (
@@ -92,10 +91,7 @@ class AzuriteServer:
         self._own_folder: str | None = None
         self._startup_timeout = startup_timeout
         self._env = dict(os.environ if env is None else env)
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
-        self._output: deque[str] = deque(maxlen=40)
-        self._ready = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def connection_string(self) -> str:
@@ -121,54 +117,59 @@ class AzuriteServer:
         if self._process is not None:
             return self
         command = find_azurite(self._env)
-        location = self._folder
-        if location is None:
-            # It writes a few files even when its data stays in memory.
-            self._own_folder = tempfile.mkdtemp(prefix="azurite-")
-            location = Path(self._own_folder)
-        else:
-            _make_folder(location, "the folder for its data")
+        if self._folder is not None:
+            _make_folder(self._folder, "the folder for its data")
+        # For its output; and it writes a few files even when its data stays in memory.
+        self._own_folder = tempfile.mkdtemp(prefix="azurite-")
+        output = Path(self._own_folder) / "output.txt"
         arguments = [
             *command,
             *("--blobHost", "127.0.0.1", "--blobPort", "0"),
             *("--queueHost", "127.0.0.1", "--queuePort", "0"),
             *("--tableHost", "127.0.0.1", "--tablePort", "0"),
             *("--silent", "--disableTelemetry", "--skipApiVersionCheck"),
-            *(("--location", str(location)) if self._folder else ("--inMemoryPersistence",)),
+            *(("--location", str(self._folder)) if self._folder else ("--inMemoryPersistence",)),
         ]
         env = {**self._env, "NODE_OPTIONS": f"--import={_END_WITH_PARENT}"}
         env["PATH"] = os.pathsep.join(_program_folders(self._env))
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the command is found above
-                arguments,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=location,
-                env=env,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-            )
+            with output.open("wb") as file:
+                process = subprocess.Popen(  # noqa: S603 - the command is found above
+                    arguments,
+                    stdin=subprocess.PIPE,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    cwd=self._folder or self._own_folder,
+                    env=env,
+                )
         except OSError as error:
             self.stop()
             raise AzuriteUnavailable(
                 f"cannot start {command[0]!r}: {error}; set INFRA_CORE_AZURITE to the path of "
                 "azurite or of its azurite.js"
             ) from error
+        self._process = process
         atexit.register(self.stop)
-        self._reader = threading.Thread(target=self._read, name="azurite-output", daemon=True)
-        self._reader.start()
-        if not self._ready.wait(self._startup_timeout) or not self.blob_url:
-            what = f"did not answer within startup_timeout={self._startup_timeout:g} s"
-            if self._ready.is_set():  # its output has ended, so it has, or is about to
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    what = f"ended with exit code {self._process.wait(5)} before it answered"
+        end = time.monotonic() + self._startup_timeout
+        urls: dict[str, str] = {}
+        code, said = None, ""
+        while len(urls) < 3 and code is None and time.monotonic() < end:
+            time.sleep(0.02)
+            code = process.poll()  # before a look at all that it has said by then
+            said = output.read_text(encoding="utf-8", errors="replace")
+            urls = dict(_LISTENING.findall(said))
+        if len(urls) < 3:
             self.stop()
-            said = "\n".join(self._output) or "(it said nothing)"
+            what = f"did not answer within startup_timeout={self._startup_timeout:g} s"
+            if code is not None:
+                what = f"ended with exit code {code} before it answered"
+            last = "\n".join(said.splitlines()[-40:]) or "(it said nothing)"
             raise AzuriteUnavailable(
-                f"Azurite {what}; run {' '.join(command)!r} by hand to see why. Its output:\n{said}"
+                f"Azurite {what}; run {' '.join(command)!r} by hand to see why. Its output:\n{last}"
             )
+        self.blob_url, self.queue_url, self.table_url = (
+            f"{urls[service].rstrip('/')}/{_ACCOUNT}" for service in ("Blob", "Queue", "Table")
+        )
         return self
 
     def stop(self) -> None:
@@ -185,10 +186,6 @@ class AzuriteServer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            if self._reader is not None:
-                self._reader.join(5)
-            if process.stdout is not None:
-                process.stdout.close()
         if self._own_folder is not None:
             shutil.rmtree(self._own_folder, ignore_errors=True)
             self._own_folder = None
@@ -201,21 +198,6 @@ class AzuriteServer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(blob_url={self.blob_url!r})"
-
-    def _read(self) -> None:
-        process = self._process
-        if process is None or process.stdout is None:
-            return
-        urls: dict[str, str] = {}
-        for line in process.stdout:
-            self._output.append(line.rstrip())
-            if match := _LISTENING.search(line):
-                urls[match[1]] = f"{match[2].rstrip('/')}/{_ACCOUNT}"
-                if len(urls) == 3:
-                    self.blob_url, self.queue_url = urls["Blob"], urls["Queue"]
-                    self.table_url = urls["Table"]
-                    self._ready.set()
-        self._ready.set()  # it ended: waiting threads look at blob_url
 
 
 def find_azurite(env: Mapping[str, str] | None = None) -> list[str]:
