@@ -63,6 +63,17 @@ def test_endpoints_come_from_what_the_server_says(tmp_path: Path) -> None:
         assert server.account_key not in repr(server)
 
 
+def test_a_server_that_is_started_again_has_new_endpoints(tmp_path: Path) -> None:
+    """Those of the process that runs, which are not there before it says so."""
+    named = script(tmp_path / "azurite", FAKE_SERVER)
+    server = AzuriteServer(env={**os.environ, "INFRA_CORE_AZURITE": str(named)})
+    with server:
+        assert server.blob_url == "http://127.0.0.1:1001/devstoreaccount1"
+    script(named, FAKE_SERVER.replace("1001", "2001"))
+    with server:
+        assert server.blob_url == "http://127.0.0.1:2001/devstoreaccount1"
+
+
 def test_server_that_ends_at_once_is_explained(tmp_path: Path) -> None:
     """What it printed is in the error."""
     named = script(tmp_path / "azurite", "print('port 1 is taken')")
