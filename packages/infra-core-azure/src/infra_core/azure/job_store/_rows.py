@@ -129,9 +129,8 @@ def keys_of_token(token: object) -> tuple[str | None, str | None]:
         keys = json.loads(token)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         keys = None
-    if not isinstance(keys, list) or [k for k in keys if not isinstance(k, (str, NoneType))]:
-        keys = []
-    if len(keys) != 2:
+    fits = isinstance(keys, list) and len(keys) == 2
+    if not fits or not all(isinstance(key, (str, NoneType)) for key in keys):
         raise ValueError(
             f"continuation_token={token!r:.60} is none of this store: pass what list_runs "
             "returned, or None for the first page"
@@ -162,19 +161,19 @@ def plan_batches(
     (Azure, "Performing entity group transactions"). Rows keep their order within a partition, so
     that of two writes to one row the later wins.
     """
-    finished: list[list[tuple[int, Row]]] = []
-    open_batches: dict[str, _Batch] = {}
+    batches: list[_Batch] = []
+    last: dict[str, _Batch] = {}  # of each partition
     for position, row in enumerate(rows):
         size = _wire_size(row) + _OPERATION_OVERHEAD
-        batch = open_batches.setdefault(row.partition, _Batch())
-        full = len(batch.rows) >= max_count or batch.size + size > max_bytes
-        if batch.rows and (full or row.key in batch.keys):
-            finished.append(batch.rows)
-            batch = open_batches[row.partition] = _Batch()
+        batch = last.get(row.partition)
+        full = batch and (len(batch.rows) >= max_count or batch.size + size > max_bytes)
+        if batch is None or full or row.key in batch.keys:
+            batch = last[row.partition] = _Batch()
+            batches.append(batch)
         batch.rows.append((position, row))
         batch.keys.add(row.key)
         batch.size += size
-    return finished + [batch.rows for batch in open_batches.values()]
+    return [batch.rows for batch in batches]
 
 
 def _wire_size(row: Row) -> int:
