@@ -42,11 +42,6 @@ def _count_attempt(request: Any) -> None:
     request.context[_ATTEMPTS] = request.context.get(_ATTEMPTS, 0) + 1
 
 
-def attempts_of(response: Any) -> int:
-    """How often the SDK has sent the request of a response, for a hook of the call."""
-    return int(response.context.get(_ATTEMPTS, 1))
-
-
 # The SDK's own defaults allow ten retries and a wait of two minutes between two of them.
 CLIENT_OPTIONS: Mapping[str, Any] = {
     "raw_request_hook": _count_attempt,
@@ -214,7 +209,7 @@ def _replace_one(client: Any, row: Row, *, again: bool) -> str | None:
     try:
         metadata = client.update_entity(
             entity_of(row),
-            raw_response_hook=lambda response: sent.append(attempts_of(response)),
+            raw_response_hook=lambda response: sent.append(response.context.get(_ATTEMPTS, 1)),
             **_REPLACE,
             **if_version(row),
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, MutableMapping, Mutab
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union, cast
 
@@ -330,15 +330,13 @@ def changed(record: RecordT, **changes: Any) -> RecordT:
 
 
 def _nested(hint: type, where: str) -> Converter:
-    table: dict[str, Converter] = {}
     check_fields(hint, where)
 
-    def converters() -> dict[str, Converter]:
-        if not table:  # on first use, so that a type may contain itself
-            hints = typing.get_type_hints(hint, include_extras=True)
-            for field in dataclasses.fields(hint):
-                table[field.name] = converter_for(hints[field.name], where=f"{where}.{field.name}")
-        return table
+    @cache
+    def converters() -> dict[str, Converter]:  # on first use, so that a type may contain itself
+        hints = typing.get_type_hints(hint, include_extras=True)
+        names = [field.name for field in dataclasses.fields(hint)]
+        return {name: converter_for(hints[name], where=f"{where}.{name}") for name in names}
 
     def encode(value: Any, path: str) -> Any:
         _require(value, hint, path, hint.__name__)
