@@ -29,6 +29,7 @@ from infra_core.azure.storage import (
 from infra_core.azure.storage._blobs import parse_page
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._errors import ending_of, request_error
+from infra_core.azure.storage._flush import flush_journal
 from infra_core.azure.storage._journal import Journal
 from infra_core.azure.storage._refusals import REMEDIES, is_permanent
 from infra_core.azure.storage._service import BlobService
@@ -1114,13 +1115,12 @@ def test_a_journal_without_failures_is_flushed_once(
     """What an earlier run left behind; then every success would read the journal for nothing."""
     client = client_of(blob_server(_Container()), "best-effort")
     flushed = []
-    flush = client._uploader.flush
 
-    async def counted(**options: Any) -> Any:
-        flushed.append(options)
-        return await flush(**options)
+    async def counted(*arguments: Any) -> Any:
+        flushed.append(arguments)
+        return await flush_journal(*arguments)
 
-    monkeypatch.setattr(client._uploader, "flush", counted)
+    monkeypatch.setattr("infra_core.azure.storage._uploader.flush_journal", counted)
     for number in range(3):
         client.write_text(client.base_path / f"{number}", "x")
     assert len(flushed) == 1

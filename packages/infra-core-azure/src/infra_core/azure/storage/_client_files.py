@@ -15,7 +15,7 @@ from ..exceptions import ConfigurationError
 from ._blobs import BlobContent, BlobInfo, get_properties, read_blob
 from ._config import _AzureStorageConfig, missing_settings
 from ._download import download_blob
-from ._flush import FlushReport
+from ._flush import FlushReport, flush_journal
 from ._journal import PendingUpload, default_journal_path, open_journal
 from ._names import blob_name_for, encode_blob_name
 from ._properties import StoredProperties
@@ -318,9 +318,9 @@ class FileClient(_Base):
         Raises:
             JournalError: The journal cannot be read or written.
         """
-        return (
-            FlushReport() if self._uploader is None else await self._uploader.flush(refused=refused)
-        )
+        if self._uploader is None:
+            return FlushReport()
+        return await flush_journal(self._service, self._uploader.journal, refused=refused)
 
     def pending_uploads(self) -> list[PendingUpload]:
         """What the journal holds: uploads that failed, or that a killed process had begun.

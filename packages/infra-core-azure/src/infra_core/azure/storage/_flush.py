@@ -42,7 +42,9 @@ class FlushReport:
     refused: int = 0
 
 
-async def flush_journal(service: BlobService, journal: Journal, *, refused: bool) -> FlushReport:
+async def flush_journal(
+    service: BlobService, journal: Journal, *, refused: bool = False
+) -> FlushReport:
     """Upload every entry that no live process is at work on, several at a time, oldest first.
 
     When as many in a row as there are requests in flight met no service, the rest is left for the

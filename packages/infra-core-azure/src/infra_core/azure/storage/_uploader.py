@@ -18,7 +18,7 @@ from ._errors import (
     describe,
     ending_of,
 )
-from ._flush import FailedFiles, FlushReport, flush_journal
+from ._flush import FailedFiles, flush_journal
 from ._journal import LAST, Journal
 from ._names import tree_prefix, upload_problem
 from ._properties import NO_PROPERTIES, StoredProperties
@@ -130,13 +130,8 @@ class Uploader:
     ) -> TreeReport:
         """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
         failed = FailedFiles(self.journal, path, name, rules)
-        run = (UpRun if up else DownRun)(
-            self.service,
-            path,
-            tree_prefix(name),
-            replace(rules, on_outcome=failed),
-            journal=self.journal.path,
-        )
+        seen, kind = replace(rules, on_outcome=failed), UpRun if up else DownRun
+        run = kind(self.service, path, tree_prefix(name), seen, journal=self.journal.path)
         if rules.dry_run or not up:
             report = await run.run()
         else:
@@ -247,16 +242,12 @@ class Uploader:
             return
         self._flush_due = False
         with contextlib.suppress(JournalError):  # logged when the upload was entered
-            report = await self.flush()
+            report = await flush_journal(self.service, self.journal)
             self._pause = min(max(_FIRST_PAUSE, 2 * self._pause), _LAST_PAUSE)
             if not report.failed:
                 self._pause = 0.0
             self._flush_due = self._flush_due or bool(report.failed)
             self._flush_after = clock.monotonic() + self._pause
-
-    async def flush(self, *, refused: bool = False) -> FlushReport:
-        """Upload what the journal holds; see `AzureStorageClient.flush_pending_async`."""
-        return await flush_journal(self.service, self.journal, refused=refused)
 
 
 def _tree_error(report: TreeReport, path: Path, name: str) -> TreeTransferError:
