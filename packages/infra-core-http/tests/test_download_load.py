@@ -541,16 +541,18 @@ async def test_the_wait_for_a_turn_at_the_host_is_no_part_of_the_deadline(
 
 
 async def test_a_turn_is_given_back_where_the_client_cannot_be_made(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its settings are read when the first request of a loop comes."""
     async with AsyncHttpClient(max_per_host=1) as http:
-        turn = await host_turn("http://a.test/", http)
-        assert turn is not None
-        monkeypatch.setattr(_stream, "here_of", mock.AsyncMock(side_effect=LookupError))
+        broken = mock.AsyncMock(side_effect=LookupError)
+
+        def break_client() -> None:
+            monkeypatch.setattr(_stream, "here_of", broken)
+
+        client = AssetDownloadClient(client=http)
         with pytest.raises(LookupError):
-            async with _stream.open_stream("GET", "http://a.test/", client=http, turn=turn):
-                raise AssertionError
+            await client.download("http://a.test/", tmp_path / "f", on_turn=break_client)
         monkeypatch.undo()
         second = await asyncio.wait_for(host_turn("http://a.test/", http), 20)
         assert second is not None

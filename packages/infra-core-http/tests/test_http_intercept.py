@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -29,7 +30,7 @@ from infra_core.http import (
     stream_async,
 )
 from infra_core.http._intercept import interceptor
-from infra_core.http._stream import open_stream
+from infra_core.http.assets import AssetDownloadClient, download_asset_async
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
@@ -114,14 +115,14 @@ async def test_pytest_httpx_sees_our_headers(httpx_mock: HTTPXMock) -> None:
     await fetch_async(URL, headers={"X-Mine": "1"})
 
 
-async def test_mocks_intercept_streams(httpx_mock: HTTPXMock) -> None:
+async def test_mocks_intercept_streams(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     """Those of users and those of downloads."""
     httpx_mock.add_response(content=b"mocked", headers={"ETag": '"1"'}, is_reusable=True)
     async with stream_async("GET", URL) as response:
         assert await response.aread() == b"mocked"
-    async with open_stream("GET", URL) as streamed:
-        assert (streamed.status, streamed.headers["etag"], streamed.url) == (200, '"1"', URL)
-        assert b"".join([chunk async for chunk in streamed.aiter_raw()]) == b"mocked"
+    result = await download_asset_async(URL, tmp_path / "f")
+    assert (result.http_status, result.etag) == (200, '"1"')
+    assert result.path.read_bytes() == b"mocked"
 
 
 async def test_max_bytes_holds_for_mocks(httpx_mock: HTTPXMock) -> None:
@@ -142,7 +143,7 @@ async def test_redirects_of_mocks_keep_credentials_at_home(httpx_mock: HTTPXMock
     assert "x-functions-key" not in second.headers
 
 
-async def test_a_transport_of_the_users_is_used() -> None:
+async def test_a_transport_of_the_users_is_used(tmp_path: Path) -> None:
     """`transport=` and `mounts=`, for every kind of call."""
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -154,8 +155,9 @@ async def test_a_transport_of_the_users_is_used() -> None:
             assert await fetch_async(URL, client=client) == "GET mocked.example"
             response = await request_async("POST", URL, client=client)
             assert response.text == "POST mocked.example"
-            async with open_stream("GET", URL, client=client) as streamed:
-                assert streamed.status == 200
+            downloads = AssetDownloadClient(client=client)
+            result = await downloads.download(URL, tmp_path / "f", skip_if_exists=False)
+            assert result.path.read_text() == "GET mocked.example"
 
 
 @pytest.mark.parametrize("name", ["send", "request", "_send_single_request"])
@@ -176,7 +178,7 @@ async def test_methods_patched_by_hand_are_called(
 
 
 async def test_streams_do_not_pass_through_what_reads_whole_answers(
-    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A patched `AsyncClient.request` would hold a large file in memory."""
 
@@ -186,8 +188,8 @@ async def test_streams_do_not_pass_through_what_reads_whole_answers(
     monkeypatch.setattr(httpx.AsyncClient, "request", answer)
     async with stream_async("GET", origin.url("/page")) as response:
         assert await response.aread() == b"real"
-    async with open_stream("GET", origin.url("/page")) as streamed:
-        assert b"".join([chunk async for chunk in streamed.aiter_raw()]) == b"real"
+    result = await download_asset_async(origin.url("/page"), tmp_path / "f")
+    assert result.path.read_bytes() == b"real"
 
 
 async def test_a_replaced_client_class_is_used_and_given_up_again(origin: FaultyOrigin) -> None:

@@ -14,9 +14,15 @@ import pytest
 import requests
 import trustme
 
-from infra_core.http import AsyncHttpClient, RequestsHttpClient, fetch, fetch_async, request_async
+from infra_core.http import (
+    AsyncHttpClient,
+    RequestsHttpClient,
+    fetch,
+    fetch_async,
+    request_async,
+    stream_async,
+)
 from infra_core.http._async_client import manager_of
-from infra_core.http._stream import open_stream
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
@@ -63,8 +69,8 @@ async def test_custom_certificates_are_trusted(
         assert await fetch_async(secure.url(PAGE), client=client) == "safe"
         response = await request_async("POST", secure.url(PAGE), json={}, client=client)
         assert response.text == "safe"
-        async with open_stream("GET", secure.url(PAGE), client=client) as streamed:
-            assert streamed.status == 200
+        async with stream_async("GET", secure.url(PAGE), client=client) as streamed:
+            assert streamed.status_code == 200
         assert (await manager_of(client)._here()).direct_engine() is not None
 
 
@@ -76,8 +82,8 @@ def test_no_connection_outlives_the_loop(secure: FaultyOrigin, bundle: Path, how
     async def visit() -> None:
         async with AsyncHttpClient(verify=bundle) as client:
             if how == "unread":
-                async with open_stream("GET", secure.url(PAGE), client=client) as streamed:
-                    assert streamed.status == 200
+                async with stream_async("GET", secure.url(PAGE), client=client) as streamed:
+                    assert streamed.status_code == 200
             else:
                 path = "/closing" if how == "closing" else PAGE
                 assert await fetch_async(secure.url(path), client=client)
@@ -242,7 +248,7 @@ async def test_http2_works_when_asked_for(authority: trustme.CA, bundle: Path) -
             response = await request_async("GET", url, client=client)
             assert (response.http_version, response.text) == ("HTTP/2", "two")
             assert await fetch_async(url, client=client) == "two"
-            async with open_stream("GET", url, client=client) as streamed:
+            async with stream_async("GET", url, client=client) as streamed:
                 assert streamed.http_version == "HTTP/2"
     finally:
         server.close()

@@ -1,6 +1,6 @@
 """One request, sent once over whichever client, whose answer is handed out with its body unread."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -21,29 +21,14 @@ from ._async_client import (
 )
 from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
-from ._cookies import BoundedCookieJar
-from ._headers import (
-    check_method,
-    check_no_body,
-    checked_headers,
-    defaults_beside,
-    merge_headers,
-)
+from ._headers import defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import send_direct, send_following
 from ._transport_httpx import SafeClient, note_plain, with_query
 from .engine._answer import EngineResponse
 from .engine._target import httpx_target_of, origin_of, target_of
 
-__all__ = [
-    "StreamedResponse",
-    "here_of",
-    "host_turn",
-    "open_answer",
-    "open_stream",
-    "send_once",
-    "turn_at",
-]
+__all__ = ["here_of", "host_turn", "open_answer", "send_once", "turn_at"]
 
 _STOCK_TIMEOUT = httpx.Timeout(5.0)
 _STOCK_HEADERS = {
@@ -51,8 +36,6 @@ _STOCK_HEADERS = {
     "connection": "keep-alive",
     "user-agent": f"python-httpx/{httpx.__version__}",
 }
-# Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
-_BUFFER = 1 << 20
 _NO_GATE = nullcontext()
 
 
@@ -155,53 +138,6 @@ async def open_answer(
                 yield answer
             finally:
                 await answer.aclose()
-
-
-class StreamedResponse:
-    """An answer whose headers are here and whose body is not."""
-
-    def __init__(self, source: "EngineResponse | httpx.Response") -> None:
-        self._source = source
-        if isinstance(source, EngineResponse):
-            self.url: str = source.target.text
-            self.status: int = source.status
-        else:
-            self.url = str(source.url)
-            self.status = source.status_code
-        self.headers: Mapping[str, str] = source.headers
-        self.http_version: str = source.http_version
-
-    def aiter_raw(self) -> AsyncIterator[bytes]:
-        """Yield the body undecoded, in pieces as large as have arrived."""
-        source = self._source
-        if isinstance(source, httpx.Response) and source.is_stream_consumed:
-            return aiter(cast("httpx.AsyncByteStream", source.stream))  # a mock was given it whole
-        return source.aiter_raw()
-
-
-@asynccontextmanager
-async def open_stream(
-    method: str,
-    url: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    timeout: float | httpx.Timeout | None = 30.0,
-    client: AnyClient | None = None,
-    cookies: CookieJar | None = None,
-    turn: AsyncExitStack | None = None,
-) -> AsyncGenerator[StreamedResponse, None]:
-    """Send one request, follow redirects, give out the answer whatever its status; no retries.
-
-    Without `cookies` those of the client count, and without a client they are kept within one
-    chain of redirects only.
-    """
-    method, sent = check_method(method), checked_headers(headers)
-    check_no_body(sent)
-    jar = BoundedCookieJar() if cookies is None and client is None else cookies
-    async with open_answer(
-        client, method, url, sent, timeout, turn=turn, jar=jar, buffer=_BUFFER
-    ) as answer:
-        yield StreamedResponse(answer)
 
 
 async def _foreign_client(client: Any, timeout: Any) -> tuple[Any, Any]:

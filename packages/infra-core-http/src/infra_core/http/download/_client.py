@@ -17,7 +17,7 @@ from infra_core.runtime import RateLimit, is_number
 from .._async_client import AnyClient  # noqa: TC001 - for typing.get_type_hints()
 from .._checks import DefaultTimeout, check_async_client
 from .._errors import InvalidRequestError
-from .._headers import DEFAULT_HEADERS, checked_headers, merge_headers
+from .._headers import DEFAULT_HEADERS, check_no_body, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
 from ..engine._target import target_of
 from ._commit import CommitGroup  # noqa: TC001
@@ -246,6 +246,7 @@ def _check_callbacks(**callbacks: object) -> None:
 
 def _own_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     own = checked_headers(headers)
+    check_no_body(own)
     if any(name.lower() in {"range", "if-range"} for name in own):
         raise InvalidRequestError(
             "headers must not have Range or If-Range: a download is the whole file, and asks for "

@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from inspect import isawaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 import httpx
 
 from infra_core.runtime import clock
 
+from .._cookies import BoundedCookieJar
 from .._errors import IncompleteDownloadError
-from .._stream import open_stream
+from .._stream import open_answer
+from ..engine._answer import EngineResponse
 from ._fields import fields_of
 from ._plan import Body, DownloadPlan, Restart, Resume
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager, AsyncExitStack
+    from contextlib import AsyncExitStack
 
-    from .._stream import StreamedResponse
     from ._result import DownloadSpec
 
-__all__ = ["CallbackError", "call", "open_answer", "pieces_in_order", "receive"]
+__all__ = ["CallbackError", "call", "open_body", "pieces_in_order", "receive"]
+
+# Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
+_BUFFER: Final = 1 << 20
 
 
 class CallbackError(Exception):
@@ -51,18 +56,31 @@ async def call(callback: Callable[..., object] | None, *args: object) -> None:
         raise CallbackError(error) from None
 
 
-def open_answer(
+@asynccontextmanager
+async def open_body(
     spec: DownloadSpec, plan: DownloadPlan, *, turn: AsyncExitStack | None = None
-) -> AbstractAsyncContextManager[StreamedResponse]:
-    """Send the plan's next request; gives the answer, for the plan to judge."""
-    return open_stream(
+) -> AsyncGenerator[tuple[int, dict[str, str], AsyncIterator[bytes]], None]:
+    """Send the plan's next request; gives status, fields and undecoded body of the answer.
+
+    Without a client cookies are kept within one chain of redirects only.
+    """
+    async with open_answer(
+        spec.client,
         "GET",
         spec.url,
-        headers=plan.request_headers(),
-        timeout=spec.timeout,
-        client=spec.client,
+        plan.request_headers(),
+        spec.timeout,
         turn=turn,
-    )
+        jar=BoundedCookieJar() if spec.client is None else None,
+        buffer=_BUFFER,
+    ) as answer:
+        if isinstance(answer, EngineResponse):
+            yield answer.status, fields_of(answer.headers), answer.aiter_raw()
+        elif answer.is_stream_consumed:  # a mock was given it whole
+            chunks = aiter(cast("httpx.AsyncByteStream", answer.stream))
+            yield answer.status_code, fields_of(answer.headers), chunks
+        else:
+            yield answer.status_code, fields_of(answer.headers), answer.aiter_raw()
 
 
 async def receive(
@@ -161,11 +179,10 @@ async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
     async def keep(chunk: bytes) -> None:
         chunks.append(chunk)
 
-    async with open_answer(spec, plan) as response:
-        status = response.status
+    async with open_body(spec, plan) as (status, fields, body):
         if 400 <= status < 500 and status not in spec.retry_statuses:
             raise Restart(f"the server answered {status} to one range of several")
-        if not plan.judge(status, fields_of(response.headers)) or plan.size == 0:
+        if not plan.judge(status, fields) or plan.size == 0:
             raise Restart("the server answered a range with the whole file")
-        await receive(spec, plan, response.aiter_raw(), keep)
+        await receive(spec, plan, body, keep)
     return chunks

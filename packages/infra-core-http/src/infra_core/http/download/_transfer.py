@@ -34,10 +34,10 @@ from .._errors import (
 from .._response.decode import DamagedBody, Decoder
 from .._stream import host_turn
 from ._commit import CommitGroup, ReceivedFile
-from ._fields import conditions, fields_of, media_type_of
+from ._fields import conditions, media_type_of
 from ._identity import SourceLabel, inspect_existing, url_identity, write_label
 from ._plan import Body, DownloadPlan, Restart
-from ._receive import CallbackError, call, open_answer, pieces_in_order, receive
+from ._receive import CallbackError, call, open_body, pieces_in_order, receive
 from ._result import DownloadResult, DownloadSpec
 from ._retrying import is_load, should_retry, within
 from ._sidecar import Sidecar
@@ -235,14 +235,13 @@ class _Transfer:
     async def _request(self, plan: DownloadPlan) -> DownloadResult:
         spec = self.spec
         turn, self.turn = self.turn, None
-        async with open_answer(spec, plan, turn=turn) as response:
-            self.status = response.status
-            body = plan.judge(response.status, fields_of(response.headers))
+        async with open_body(spec, plan, turn=turn) as (self.status, fields, chunks):
+            body = plan.judge(self.status, fields)
             if body is None:
                 known = self.existing or DownloadResult(spec.dest, reused=True)  # the caller's
-                return replace(known, attempts=self.attempts, http_status=response.status)
+                return replace(known, attempts=self.attempts, http_status=self.status)
             sink = await self._ready(plan, body)
-            await receive(spec, plan, response.aiter_raw(), sink.write)
+            await receive(spec, plan, chunks, sink.write)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
             plan.body = replace(body, length=body.total - body.start)
             pieces = pieces_in_order(spec, body, first=plan.size, piece=PIECE)
