@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from http.cookiejar import CookieJar
 from typing import Any, Final
 
 import httpx
@@ -20,7 +21,8 @@ __all__ = ["prepare", "url_to_ask"]
 # As `requests` never has them: mocks, and users of `response.url`, compare texts.
 _NO_PATH: Final = re.compile(r"^[a-z]+://[^/?#]+(?=[?#]|$)")
 # Without types of their own.
-_merge_cookies: Any = requests.cookies.merge_cookies
+_merge_hooks: Any = requests.sessions.merge_hooks
+_merge_setting: Any = requests.sessions.merge_setting
 _native: Any = to_native_string
 _prepare_request = requests.Session.prepare_request
 _PARTS = ("params", "data", "json", "files", "cookies", "hooks")
@@ -39,13 +41,56 @@ def prepare(
     login = options.get("auth") or session.auth
     if login is None:
         login = _Login(_authorization(session, settings, url, headers, authorization))
+    given = {name: options[name] for name in _PARTS if options.get(name) is not None}
+    request = requests.Request(method, url, headers=headers, auth=login, **given)
     if type(session).prepare_request is not _prepare_request:
-        return session.prepare_request(_request_of(method, url, headers, login, options))
-    if not options and not session.params:
-        return _prepared_directly(session, method, url, headers, login)
-    bare = url.partition("#")[0].partition("?")[0]
-    request = _request_of(method, bare, headers, _At(url, login), options)
-    return _framed(session.prepare_request(request))
+        return session.prepare_request(request)
+    # Not `Session.prepare_request`: requests would encode the URL in its own way, in three times
+    # as long.
+    prepared = requests.PreparedRequest()
+    prepared.method = method.upper()
+    prepared.url = _with_params(url, _merge_setting(request.params, session.params))
+    prepared.headers = _headers(session.headers, headers)
+    jar: Any = session.cookies
+    may_have = jar.may_have(url) if isinstance(jar, BoundedCookieJar) else jar
+    if may_have or request.cookies or not isinstance(login, _Login):
+        prepared.prepare_cookies(_cookies(jar, request.cookies))
+    prepared.prepare_body(request.data, request.files, request.json)
+    prepared.prepare_auth(login)
+    prepared.prepare_hooks(_merge_hooks(request.hooks, session.hooks))
+    return _framed(prepared)
+
+
+def _with_params(url: str, params: Any) -> str:
+    """Return a URL with parameters added to its query, encoded as requests does it."""
+    if not params:
+        return url
+    whole, mark, fragment = url.partition("#")
+    bare, _, query = whole.partition("?")
+    _, _, added = str(requests.Request("GET", bare, params=params).prepare().url).partition("?")
+    query = "&".join(part for part in (query, added) if part)
+    return f"{bare}?{query}{mark}{fragment}" if query else url
+
+
+def _headers(*layers: Any) -> CaseInsensitiveDict[str]:
+    """Return headers whose later layers win; None takes one out."""
+    merged: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for layer in layers:
+        for name, value in layer.items():
+            if value is None:
+                merged.pop(name, None)
+                continue
+            check_header_validity((name, value))
+            merged[_native(name)] = value
+    return merged
+
+
+def _cookies(*layers: Any) -> Any:
+    merged: Any = requests.cookies.RequestsCookieJar()
+    for layer in layers:
+        is_jar = isinstance(layer, CookieJar)
+        merged.update(layer if is_jar else requests.cookies.cookiejar_from_dict(layer or {}))
+    return merged
 
 
 def _framed(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -85,13 +130,6 @@ def url_to_ask(url: str) -> tuple[str, str | None]:
     return _NO_PATH.sub(r"\g<0>/", target.text), target.authorization
 
 
-def _request_of(
-    method: str, url: str, headers: dict[str, str], login: Any, options: dict[str, Any]
-) -> requests.Request:
-    given = {name: options[name] for name in _PARTS if options.get(name) is not None}
-    return requests.Request(method, url, headers=headers, auth=login, **given)
-
-
 def _authorization(
     session: requests.Session,
     settings: NetworkSettings,
@@ -109,33 +147,6 @@ def _authorization(
     return None
 
 
-def _prepared_directly(
-    session: requests.Session, method: str, url: str, headers: dict[str, str], login: Any
-) -> requests.PreparedRequest:
-    """Do what `Session.prepare_request` does for a request without body, in a third of the time."""
-    prepared = requests.PreparedRequest()
-    prepared.headers = CaseInsensitiveDict()
-    prepared.method = method
-    prepared.url = url
-    layers: Any = (session.headers, headers)
-    for layer in layers:
-        for name, value in layer.items():
-            if value is None:
-                prepared.headers.pop(name, None)
-                continue
-            check_header_validity((name, value))
-            prepared.headers[_native(name)] = value
-    jar: Any = session.cookies
-    bounded = isinstance(jar, BoundedCookieJar)
-    if session.auth is not None or (jar.may_have(url) if bounded else jar):
-        jar = requests.cookies.RequestsCookieJar()
-        prepared.prepare_cookies(_merge_cookies(jar, session.cookies))
-    prepared.prepare_content_length(None)
-    prepared.prepare_auth(login)
-    prepared.prepare_hooks(session.hooks)
-    return prepared
-
-
 class _Login(requests.auth.AuthBase):
     """Sends a value of Authorization, and none of netrc, which requests asks by itself."""
 
@@ -146,21 +157,3 @@ class _Login(requests.auth.AuthBase):
         if self._value is not None:
             r.headers["Authorization"] = self._value
         return r
-
-
-class _At(requests.auth.AuthBase):
-    """Gives a request its URL before it is signed: requests would encode it in its own way."""
-
-    def __init__(self, url: str, login: Any) -> None:
-        self._url = url
-        self._login = requests.auth.HTTPBasicAuth(*login) if isinstance(login, tuple) else login
-
-    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        added = (r.url or "").partition("?")[2]
-        url, mark, fragment = self._url.partition("#")
-        if added:
-            bare, _, query = url.partition("?")
-            url = f"{bare}?{query}&{added}" if query else f"{bare}?{added}"
-        r.url = url + mark + fragment
-        signed: requests.PreparedRequest = self._login(r)
-        return signed
