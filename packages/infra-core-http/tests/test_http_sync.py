@@ -24,7 +24,7 @@ from infra_core.http import (
     request,
     stream,
 )
-from infra_core.http._sync_connect import _Connection
+from infra_core.http._sync_adapter import _Connection
 from infra_core.http._sync_wire import no_read_after
 from infra_core.http.testing import (
     FaultyOrigin,

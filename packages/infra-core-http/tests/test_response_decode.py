@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from infra_core.http._errors import ResponseTooLarge
-from infra_core.http._response.body import BodyReader, length_of
-from infra_core.http._response.decode import DamagedBody, codings_of, decoder_for
+from infra_core.http._response.decode import (
+    BodyReader,
+    DamagedBody,
+    codings_of,
+    decoder_for,
+    length_of,
+)
 
 
 def _bare_deflate(data: bytes) -> bytes:

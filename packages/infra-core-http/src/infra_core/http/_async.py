@@ -12,8 +12,13 @@ import httpx
 from infra_core.runtime import RetryDeadlineError, clock, retry_async
 
 from ._async_client import AnyClient, get_shared_http_client, manager_of
-from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown, fit_to_travel
-from ._async_response import Response, check_status
+from ._async_response import (
+    AsyncDeadlineExceeded,
+    AsyncOutcomeUnknown,
+    Response,
+    check_status,
+    fit_to_travel,
+)
 from ._call import BaseCall, OnRetry
 from ._checks import DEFAULT_TIMEOUT, check_async_client, check_timeout
 from ._errors import ResponseTooLarge

@@ -4,6 +4,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http.cookiejar import CookieJar
 from typing import Any, cast
 
@@ -13,24 +14,16 @@ from multidict import CIMultiDict
 from infra_core.runtime import LoopLocal, redact_library_logs
 
 from ._checks import DefaultTimeout
+from ._errors import InvalidRequestError
+from ._headers import DEFAULT_HEADERS
 from ._intercept import interceptor
 from ._limits import AsyncHostGate, rate_of
-from ._plain import PlainTransport
-from ._settings import (
-    DEFAULT_LIMITS,
-    OWN_TRANSPORT,
-    ROUTES,
-    check_pool,
-    check_public_only,
-    client_headers,
-    network_of,
-    plain_reason,
-)
-from ._transport_httpx import FastTransport, SafeClient, bounded, note_plain
+from ._transport_httpx import FastTransport, PlainTransport, SafeClient, bounded, note_plain
 from .engine._private_names import mounts_of
 from .engine._session import Engine, Timeouts, timeouts_of
 from .engine._target import Target
 from .engine._tls import tls_context
+from .engine.network_settings import NetworkSettings, Proxy
 
 __all__ = [
     "AnyClient",
@@ -43,6 +36,78 @@ __all__ = [
     "reset_shared_http_client",
     "set_shared_http_client",
 ]
+
+_DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+
+# Arguments that say where bytes travel, with the values that ask for nothing special.
+_ROUTES: dict[str, tuple[object, ...]] = {
+    "transport": (None,),
+    "mounts": (None, {}),
+    "app": (None,),
+    "proxy": (None,),
+    "proxies": (None, {}),
+    "http2": (False, None),
+    "http1": (True,),
+}
+_OWN_TRANSPORT = ("transport", "app", "proxy", "proxies")
+"""Those that take the place of the transport that we would make."""
+
+
+def _plain_reason(options: Mapping[str, Any]) -> str | None:
+    """Return which argument the fast transport cannot honour, None when it can honour all."""
+    for name, nothing_special in _ROUTES.items():
+        value = options.get(name, nothing_special[0])
+        as_text = name == "proxy" and isinstance(value, (str, httpx.URL))
+        if not as_text and value not in nothing_special:
+            return f"{name}="
+    return None
+
+
+def _check_pool(limits: object) -> None:
+    """Refuse a pool in which a request would wait for ever."""
+    if not isinstance(limits, httpx.Limits):
+        raise InvalidRequestError(f"limits={limits!r} are not httpx.Limits: pass httpx.Limits(...)")
+    size = limits.max_connections
+    if size is not None and not (isinstance(size, int) and size >= 1):
+        raise InvalidRequestError(
+            f"max_connections={size!r} lets no request through: pass httpx.Limits with 1 or more, "
+            "or None"
+        )
+
+
+def _client_headers(given: Any) -> list[tuple[str, str]]:
+    """Return the headers of a client: its own, and the defaults for what it does not name."""
+    try:
+        own = httpx.Headers(given)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"headers= of the client cannot be sent ({error}): pass a mapping of names to values "
+            "in ASCII"
+        ) from error
+    defaults = [(name, value) for name, value in DEFAULT_HEADERS.items() if name not in own]
+    code = own.encoding
+    return defaults + [(name.decode("ascii"), value.decode(code)) for name, value in own.raw]
+
+
+def _network_of(options: Mapping[str, Any]) -> NetworkSettings:
+    """Return proxies and certificates for the arguments of a client."""
+    found = NetworkSettings.read() if options.get("trust_env", True) else NetworkSettings()
+    proxy = options.get("proxy")
+    if isinstance(proxy, (str, httpx.URL)) and proxy:
+        given = Proxy.parse(str(proxy), "the argument proxy")
+        # As httpx has it: the argument is for all hosts, whatever the environment says.
+        return replace(found, http_proxy=given, https_proxy=given, all_proxy=given, no_proxy=())
+    return found
+
+
+def _check_public_only(options: Mapping[str, Any]) -> None:
+    """Refuse `public_only` together with what connects without asking us."""
+    for name in (*_OWN_TRANSPORT, "mounts"):
+        if options.get(name):
+            raise InvalidRequestError(
+                f"public_only cannot be checked over {name}=, which connects by itself: pass one "
+                "of the two"
+            )
 
 
 class LoopClient:
@@ -64,14 +129,14 @@ class LoopClient:
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
         redact_library_logs()
         self._timeout: Any = None
-        options = {"follow_redirects": True, "limits": DEFAULT_LIMITS, **options}
+        options = {"follow_redirects": True, "limits": _DEFAULT_LIMITS, **options}
         if interceptor() == "httpx.AsyncClient":
             self.client = cast("SafeClient", httpx.AsyncClient(**options))  # whatever it is
             return
-        options["headers"] = client_headers(options.get("headers"))
+        options["headers"] = _client_headers(options.get("headers"))
         options["cookies"] = bounded(options.get("cookies"))
-        reason = plain_reason(options)
-        network = network_of(options)
+        reason = _plain_reason(options)
+        network = _network_of(options)
         verify, cert = options.pop("verify", None), options.pop("cert", None)
         limits: httpx.Limits = options["limits"]
 
@@ -82,7 +147,7 @@ class LoopClient:
             )
 
         if reason is None:
-            for route in ROUTES:
+            for route in _ROUTES:
                 options.pop(route, None)
             own_tls = verify not in (None, True) or cert is not None
             self.engine = Engine(
@@ -95,7 +160,7 @@ class LoopClient:
             self.client = SafeClient(transport=transport, **options)
         else:
             note_plain(reason)
-            if not any(options.get(name) for name in OWN_TRANSPORT):
+            if not any(options.get(name) for name in _OWN_TRANSPORT):
                 options["transport"] = plain(
                     **{name: options.pop(name) for name in ("http1", "http2") if name in options}
                 )
@@ -213,9 +278,9 @@ class AsyncHttpClient:
     ) -> None:
         self._origin_headers = origin_headers
         rate = rate_of(max_per_host, max_per_second_per_host)
-        check_pool(client_kwargs.get("limits", DEFAULT_LIMITS))
+        _check_pool(client_kwargs.get("limits", _DEFAULT_LIMITS))
         if public_only:
-            check_public_only(client_kwargs)
+            _check_public_only(client_kwargs)
         limited = max_per_host is not None or rate is not None
         options: dict[str, Any] = dict(client_kwargs)
 

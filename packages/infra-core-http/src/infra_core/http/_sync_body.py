@@ -10,8 +10,7 @@ import urllib3
 from requests.utils import get_encoding_from_headers
 
 from ._messages import undecodable_text
-from ._response.body import BodyReader, length_of
-from ._response.decode import DamagedBody
+from ._response.decode import BodyReader, DamagedBody, length_of
 from ._response.text import encoding_of
 from ._sync_errors import READ_RAW, cut_text, status_error
 from ._sync_wire import Answer

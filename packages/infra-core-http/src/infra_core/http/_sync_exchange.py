@@ -22,9 +22,8 @@ from ._errors import PrivateAddressError, ResponseTooLarge
 from ._messages import redirects_text
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._response.status import is_success
-from ._sync_adapter import network_of
+from ._sync_adapter import network_of, read_answers
 from ._sync_body import attach_decoder, settle_encoding
-from ._sync_connect import read_answers
 from ._sync_errors import (
     InvalidRedirect,
     SyncPrivateAddressError,

@@ -11,7 +11,7 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import check_header_validity, to_native_string
 
 from ._cookies import BoundedCookieJar
-from ._response.body import length_of
+from ._response.decode import length_of
 from .engine._pump import Measure
 from .engine._target import is_usual, target_of
 from .engine.network_settings import NetworkSettings
@@ -21,6 +21,7 @@ __all__ = ["prepare", "url_to_ask"]
 # As `requests` never has them: mocks, and users of `response.url`, compare texts.
 _NO_PATH: Final = re.compile(r"^[a-z]+://[^/?#]+(?=[?#]|$)")
 # Without types of their own.
+_jar_of: Any = requests.cookies.cookiejar_from_dict
 _merge_hooks: Any = requests.sessions.merge_hooks
 _merge_setting: Any = requests.sessions.merge_setting
 _native: Any = to_native_string
@@ -55,7 +56,9 @@ def prepare(
     may_have = jar.may_have(url) if isinstance(jar, BoundedCookieJar) else jar
     if may_have or request.cookies or not isinstance(login, _Login):
         prepared.prepare_cookies(_cookies(jar, request.cookies))
-    prepared.prepare_body(request.data, request.files, request.json)
+    if given:
+        prepared.prepare_body(request.data, request.files, request.json)
+    prepared.prepare_content_length(prepared.body)
     prepared.prepare_auth(login)
     prepared.prepare_hooks(_merge_hooks(request.hooks, session.hooks))
     return _framed(prepared)
@@ -88,8 +91,7 @@ def _headers(*layers: Any) -> CaseInsensitiveDict[str]:
 def _cookies(*layers: Any) -> Any:
     merged: Any = requests.cookies.RequestsCookieJar()
     for layer in layers:
-        is_jar = isinstance(layer, CookieJar)
-        merged.update(layer if is_jar else requests.cookies.cookiejar_from_dict(layer or {}))
+        merged.update(layer if isinstance(layer, CookieJar) else _jar_of(layer or {}))
     return merged
 
 

@@ -18,7 +18,7 @@ from http.client import HTTPException, HTTPMessage, IncompleteRead, RemoteDiscon
 from time import monotonic
 from typing import Any, Final
 
-from ._response.body import length_of
+from ._response.decode import length_of
 from ._response.status import is_interim
 
 __all__ = ["Answer", "BadAnswer", "no_read_after", "within"]

@@ -2,7 +2,8 @@
 
 The same for `fetch`, `fetch_async`, `request`, `request_async`, streams, `max_bytes` and downloads.
 Names of `Content-Encoding` that are not content codings (`utf-8`, `none`, `binary`, `aws-chunked`)
-say nothing about the body, which is then taken as it is.
+say nothing about the body, which is then taken as it is. A `BodyReader` bounds what a body holds,
+and what it costs.
 """
 
 import zlib
@@ -11,7 +12,17 @@ from importlib import import_module
 from itertools import chain
 from typing import Any, Final
 
-__all__ = ["DamagedBody", "Decoder", "UnsupportedCoding", "codings_of", "decoder_for"]
+from .._errors import ResponseTooLarge
+
+__all__ = [
+    "BodyReader",
+    "DamagedBody",
+    "Decoder",
+    "UnsupportedCoding",
+    "codings_of",
+    "decoder_for",
+    "length_of",
+]
 
 _PIECE: Final = 1 << 18  # the most that one step inflates to: a bomb stays small
 _MAX_CODINGS: Final = 5  # a hundred nested codings would multiply the work of each byte
@@ -217,3 +228,86 @@ def decoder_for(values: Iterable[str]) -> Decoder | None:
     """Return what decodes a body; None when it is to be taken as it is."""
     codings = codings_of(values)
     return Decoder(codings) if codings else None
+
+
+# Encoded bytes that may hold nothing at all, and how many times a body may grow by its coding:
+# endless empty members and blocks cost work, and never reach a bound on decoded bytes alone.
+_EMPTY = 65_536
+_GROWTH = 8
+# A body that inflates a thousandfold is noticed after so much of it has been read.
+_STEP = 16_384
+
+
+class BodyReader:
+    """Decode a body piece by piece, up to a bound."""
+
+    def __init__(self, url: str, encodings: Iterable[str], max_bytes: int | None = None) -> None:
+        self._url = url
+        self._decoder: Decoder | None = decoder_for(encodings)
+        self.max_bytes = max_bytes
+        self._encoded = 0
+        self._size = 0
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the body has a content coding."""
+        return self._decoder is not None
+
+    def check_length(self, length: int | None) -> None:
+        """Refuse a body by the length that the server announced."""
+        if length is not None and self.max_bytes is not None and length > self.max_bytes:
+            raise ResponseTooLarge(self._url, self.max_bytes, length)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decoded pieces of these bytes.
+
+        Raises:
+            ResponseTooLarge: The body is above `max_bytes`, or costs more work than such a body.
+            DamagedBody: The bytes are not a whole body in its content coding.
+        """
+        if self._decoder is None:
+            self._take(len(data))
+            if data:
+                yield data
+            return
+        step = len(data) if self.max_bytes is None else _STEP
+        for start in range(0, len(data), step or 1):
+            part = data[start : start + step]
+            self._encoded += len(part)
+            for piece in self._decoder.feed(part):
+                self._take(len(piece))
+                yield piece
+            if (
+                self.max_bytes is not None
+                and self._encoded > max(self.max_bytes, _EMPTY) + _GROWTH * self._size
+            ):
+                raise ResponseTooLarge(self._url, self.max_bytes, self._encoded)
+
+    def finish(self) -> None:
+        """Check that the body had its proper end.
+
+        Raises:
+            DamagedBody: Its encoded data were cut.
+        """
+        if self._decoder is not None:
+            self._decoder.finish()
+
+    def _take(self, count: int) -> None:
+        self._size += count
+        if self.max_bytes is not None and self._size > self.max_bytes:
+            raise ResponseTooLarge(self._url, self.max_bytes, self._size)
+
+
+def length_of(values: Iterable[str]) -> int | None:
+    """Return what `Content-Length` announces; None where it says nothing that holds.
+
+    Equal values count once (RFC 9110, section 8.6).
+    """
+    found = {part.strip(" \t") for value in values for part in value.split(",")}
+    if len(found) != 1:
+        return None
+    (text,) = found
+    # Digits of ASCII alone: "²" is a digit to `str.isdigit`. Nineteen of them are 8 EiB.
+    if not (text.isascii() and text.isdigit()) or len(text.lstrip("0")) > 19:
+        return None
+    return int(text.lstrip("0") or "0")

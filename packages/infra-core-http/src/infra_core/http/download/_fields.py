@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from infra_core.fs import new_hasher
 
-from .._response.body import length_of
+from .._response.decode import length_of
 
 __all__ = [
     "Digest",

@@ -12,7 +12,7 @@ import httpx
 
 from infra_core.runtime import RetryDeadlineError, error_chain, parse_retry_after, until_done
 
-from .._async_errors import HTTPStatusError
+from .._async_response import HTTPStatusError
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
 from .._policy import Failure, status_verdict
 from .._response.status import status_text

@@ -24,7 +24,7 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from .._async_errors import fit_to_travel
+from .._async_response import fit_to_travel
 from .._errors import (
     ChecksumMismatchError,
     DownloadDeadlineError,

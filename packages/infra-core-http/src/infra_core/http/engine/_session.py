@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from infra_core.runtime import clock, redact_library_logs
 
 from .._errors import PrivateAddressError
-from .._response.body import length_of
+from .._response.decode import length_of
 from ._addresses import literal_address, reason_not_public
 from ._answer import EngineResponse
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
