@@ -16,10 +16,25 @@ from infra_core.http.engine._protocol import Protocol
 from infra_core.http.engine.connections import Connector
 from infra_core.http.testing import FaultyOrigin
 
-
-@pytest.mark.parametrize(
-    ("owner", "name"), [(owner, name) for owner, name, _ in private.NAMES], ids=str
+NAMES: tuple[tuple[type, str, str], ...] = (
+    (aiohttp.BaseConnector, "_get", "look at a connection before it is used again"),
+    (aiohttp.BaseConnector, "_release", "end a connection that is not in step"),
+    (aiohttp.BaseConnector, "_conns", "idle connections, to end them with their client"),
+    (aiohttp.BaseConnector, "_acquired", "connections in use, likewise"),
+    (aiohttp.BaseConnector, "_factory", "the class of a connection's protocol"),
+    (ResponseHandler, "_reschedule_timeout", "one timer for a connection, not two a request"),
+    (ResponseHandler, "_drop_timeout", "likewise"),
+    (ResponseHandler, "_on_read_timeout", "what to do when that fires"),
+    (ResponseHandler, "_read_timeout", "its seconds"),
+    (ResponseHandler, "_payload", "the body whose reader is to hear that the client was closed"),
+    (httpx.AsyncClient, "_mounts", "transports that were set on a client"),
+    (httpx.AsyncClient, "_build_redirect_request", "where a redirect leads, by our rules"),
+    (aiohttp.ClientSession, "_retry_connection", "no second request behind the retry policy"),
 )
+# Class, name, purpose. Attributes of instances are looked up on one made for the test.
+
+
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, name, _ in NAMES], ids=str)
 async def test_each_name_is_there(owner: type, name: str) -> None:
     """A release that renames one is noticed here, and not by users."""
     if owner is aiohttp.BaseConnector:

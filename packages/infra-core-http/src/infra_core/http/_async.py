@@ -102,10 +102,10 @@ class Call(BaseCall):
                 if isinstance(answer, EngineResponse):
                     text = None
                     if self._want_text and self.max_bytes is None:
-                        text = await text_of(answer, here)
+                        text = await text_of(answer)
                     if text is not None:
                         return text
-                    answer = await whole_response(answer, here)
+                    answer = await whole_response(answer)
                 return await self._finish(answer, started)
         except Exception as error:
             self.sent = False  # a cancellation at the deadline leaves it as it is
@@ -144,7 +144,7 @@ class Call(BaseCall):
             if not isinstance(answer, EngineResponse):
                 yield answer
                 return
-            async with aclosing(await whole_response(answer, await here_of(self._client))) as whole:
+            async with aclosing(await whole_response(answer)) as whole:
                 yield whole
 
 

@@ -146,7 +146,7 @@ def _body_again(request: httpx.Request) -> tuple[Any, str | None]:
     return stream, request.headers.get("content-length")
 
 
-async def text_of(answer: EngineResponse, here: "LoopClient | None") -> str | None:
+async def text_of(answer: EngineResponse) -> str | None:
     """Return the text of a success, None where it is for `whole_response` to find out."""
     if not is_success(answer.status):
         return None
@@ -156,24 +156,20 @@ async def text_of(answer: EngineResponse, here: "LoopClient | None") -> str | No
     kind = answer.headers.get("Content-Type")
     if kind is not None and not kind.isascii():
         kind = kind.encode("utf-8", "surrogateescape").decode("latin-1")
-    default = _default_encoding(here)
+    default = answer.default_encoding
     return decode_text(body, kind, None if default == "utf-8" else default)
 
 
-async def whole_response(answer: EngineResponse, here: "LoopClient | None") -> Response:
+async def whole_response(answer: EngineResponse) -> Response:
     """Return an answer as httpx knows it, its `history` read."""
     *hops, last = [
-        response_of(each, each.request(), default_encoding=_default_encoding(here))
+        response_of(each, each.request(), default_encoding=answer.default_encoding)
         for each in (*answer.history, answer)
     ]
     for hop in hops:
         await hop.aread_hop()
     last.history = list(hops)
     return last
-
-
-def _default_encoding(here: "LoopClient | None") -> Any:
-    return "utf-8" if here is None else here.default_encoding
 
 
 async def send_direct(
@@ -202,7 +198,7 @@ async def send_direct(
                 keep_cookies(jar, request, answer.status, answer.raw_headers)
             location = answer.location
             if not is_redirect(answer.status, location) or not here.client.follow_redirects:
-                answer.history = history
+                answer.history, answer.default_encoding = history, here.default_encoding
                 return answer
             if len(history) >= here.client.max_redirects:
                 raise _too_many_redirects(answer.request(), len(history))

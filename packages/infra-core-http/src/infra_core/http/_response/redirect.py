@@ -6,6 +6,7 @@ the request to send next. `TooManyRedirects` is the sender's part.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from http.cookiejar import CookieJar
 from typing import NamedTuple
@@ -15,21 +16,19 @@ import httpx
 
 from infra_core.runtime import sanitize_url
 
-from .._checks import host_problem
 from .._cookies import cookie_header_after
 from .._headers import survives_redirect
 from .._urls import plain_url
+from ..engine._target import Origin, check_place, origin_of, target_of
 
 __all__ = [
     "MAX_REDIRECTS",
     "REDIRECT_STATUSES",
     "BadRedirect",
     "NextRequest",
-    "Origin",
     "is_redirect",
     "location_of",
     "next_request",
-    "origin_of",
     "redirected_method",
 ]
 
@@ -39,10 +38,6 @@ MAX_REDIRECTS = 20
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 """Statuses whose `Location` is followed. 300, 304, 305 and 306 are answers like any other."""
 
-Origin = tuple[str, str, int]
-"""Scheme, host and port (RFC 6454)."""
-
-_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 # Says what the body is, so it goes when the body goes. RFC 9110, section 15.4, step 4.
 _OF_THE_BODY = re.compile(
@@ -71,18 +66,8 @@ class NextRequest(NamedTuple):
 
     method: str
     url: str  # as httpx encodes it, without user info: a server must not decide on a password
-    origin: Origin
     headers: list[tuple[str, str]]  # but for Host, Content-Length and Transfer-Encoding
     keeps_body: bool  # a body that can be read only once has been used up
-    same_origin: bool
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    """Return scheme, host and port, the default port filled in.
-
-    The host is in ASCII: httpx cannot read all names that exist, such as those with emoji.
-    """
-    return url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0)
 
 
 def location_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
@@ -158,7 +143,7 @@ def next_request(
             authorization = login(origin[1])
             if authorization is not None:
                 kept.append(("Authorization", authorization))
-    return NextRequest(following, target, origin, kept, keeps_body, same_origin)
+    return NextRequest(following, target, kept, keeps_body)
 
 
 def _resolve(base: str, location: bytes) -> tuple[str, Origin, bool]:
@@ -167,22 +152,12 @@ def _resolve(base: str, location: bytes) -> tuple[str, Origin, bool]:
     if usual is not None:
         text = location.decode("latin-1")
         text = usual[0] + text if text[:1] == "/" else text
-        found = plain_url(text)
-        origin = None if found is None else _origin_at(found[0])
-        if origin is not None:
-            return text, origin, origin == _origin_at(usual[0])
+        if plain_url(text) is not None:
+            with suppress(httpx.InvalidURL):
+                origin = target_of(text).origin
+                return text, origin, origin == target_of(base).origin
     url = _resolved(httpx.URL(base), location)
     return str(url), origin_of(url), origin_of(url) == origin_of(httpx.URL(base))
-
-
-@lru_cache(maxsize=1024)
-def _origin_at(text: str) -> Origin | None:
-    try:
-        url = httpx.URL(text)
-        _check_authority(url)
-    except (ValueError, httpx.InvalidURL):
-        return None
-    return origin_of(url)
 
 
 @lru_cache(maxsize=1024)
@@ -216,7 +191,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
     except UnicodeDecodeError:
         raise refused("url", "which is not a URL: report it to the server's owner") from None
     scheme = _SCHEME.match(text)
-    if scheme is not None and scheme[1].lower() not in _PORTS:
+    if scheme is not None and scheme[1].lower() not in ("http", "https"):
         raise refused(
             "scheme", f"a URL of scheme {scheme[1].lower()!r}: only http and https are followed"
         )
@@ -226,7 +201,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
     try:
         url = httpx.URL(urljoin(str(base), text))
         if authority:
-            _check_authority(url)
+            check_place(url)
     except (ValueError, httpx.InvalidURL) as error:
         raise refused(
             "url", f"which is not a URL ({str(error).rstrip('.')}): report it to the server's owner"
@@ -238,11 +213,3 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
     if base.fragment and not url.fragment:  # RFC 9110, section 10.2.2
         url = url.copy_with(fragment=base.fragment)
     return url
-
-
-def _check_authority(url: httpx.URL) -> None:
-    if url.port is not None and not 0 < url.port <= 65_535:
-        raise ValueError(f"port {url.port} is not within 1 to 65535")
-    problem = host_problem(url.raw_host.decode("ascii"))
-    if problem:
-        raise ValueError(problem)

@@ -33,6 +33,7 @@ class EngineResponse:
         proxy: What the request went through, None when nothing.
         body: What was read of it, as it came; None while it is unread.
         history: The redirects that led here.
+        default_encoding: As for httpx: that of a text whose answer names none.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class EngineResponse:
         self.headers: CIMultiDictProxy[str] = response.headers
         self.body: bytes | None = None
         self.history: list[EngineResponse] = []
+        self.default_encoding: str | Callable[[bytes], str] = "utf-8"
 
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:

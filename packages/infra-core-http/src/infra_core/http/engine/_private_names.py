@@ -12,26 +12,8 @@ from typing import Any
 
 import aiohttp
 import httpx
-from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["NAMES", "mounts_of", "protocols_of", "send_once", "use_protocol"]
-
-NAMES: tuple[tuple[type, str, str], ...] = (
-    (aiohttp.BaseConnector, "_get", "look at a connection before it is used again"),
-    (aiohttp.BaseConnector, "_release", "end a connection that is not in step"),
-    (aiohttp.BaseConnector, "_conns", "idle connections, to end them with their client"),
-    (aiohttp.BaseConnector, "_acquired", "connections in use, likewise"),
-    (aiohttp.BaseConnector, "_factory", "the class of a connection's protocol"),
-    (ResponseHandler, "_reschedule_timeout", "one timer for a connection, not two a request"),
-    (ResponseHandler, "_drop_timeout", "likewise"),
-    (ResponseHandler, "_on_read_timeout", "what to do when that fires"),
-    (ResponseHandler, "_read_timeout", "its seconds"),
-    (ResponseHandler, "_payload", "the body whose reader is to hear that the client was closed"),
-    (httpx.AsyncClient, "_mounts", "transports that were set on a client"),
-    (httpx.AsyncClient, "_build_redirect_request", "where a redirect leads, by our rules"),
-    (aiohttp.ClientSession, "_retry_connection", "no second request behind the retry policy"),
-)
-"""Class, name, purpose. Attributes of instances are looked up on one made for the test."""
+__all__ = ["mounts_of", "protocols_of", "send_once", "use_protocol"]
 
 
 def use_protocol(connector: aiohttp.BaseConnector, factory: Callable[[], Any]) -> None:

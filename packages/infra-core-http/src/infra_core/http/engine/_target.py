@@ -11,14 +11,24 @@ import yarl
 from infra_core.runtime import sanitize_url
 
 from .._checks import check_authority, host_problem
-from .._response.redirect import Origin, origin_of
 from .._urls import plain_url
 from ._addresses import literal_address
 from ._proxies import basic_authorization
 
-__all__ = ["Origin", "Target", "httpx_target_of", "is_usual", "origin_of", "target_of"]
+__all__ = [
+    "Origin",
+    "Target",
+    "check_place",
+    "httpx_target_of",
+    "is_usual",
+    "origin_of",
+    "target_of",
+]
 
-_SCHEMES = ("http", "https")
+Origin = tuple[str, str, int]
+"""Scheme, host and port (RFC 6454)."""
+
+_PORTS = {"http": 80, "https": 443}
 # The zone of an address as people write it; in a URL its "%" is encoded (RFC 6874).
 _BARE_ZONE = re.compile(r"^([^/?#]*//[^/?#]*\[[^\]%/?#]*)%(?!25)")
 
@@ -64,6 +74,14 @@ class Target(NamedTuple):
                 scheme=scheme, authority=authority, path=path, query_string=query, encoded=True
             ),
         )
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Return scheme, host and port, the default port filled in.
+
+    The host is in ASCII: httpx cannot read all names that exist, such as those with emoji.
+    """
+    return url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0)
 
 
 def _basic(url: httpx.URL) -> str | None:
@@ -146,15 +164,20 @@ def httpx_target_of(url: str) -> Target:
 
 def _checked(text: str, url: httpx.URL) -> httpx.URL:
     host = url.raw_host.decode("ascii")
-    if url.scheme not in _SCHEMES or not host:
+    if url.scheme not in _PORTS or not host:
         raise httpx.UnsupportedProtocol(
             f"{sanitize_url(text)!r} cannot be requested: a URL begins with http:// or https:// "
             "and names a host"
         )
-    if url.port is not None and not 0 < url.port <= 65_535:
-        raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
-    problem = host_problem(host)
-    if problem:
-        raise httpx.InvalidURL(problem)
+    check_place(url)
     address = None if ":" in host else literal_address(host)
     return url if address in (None, host) else url.copy_with(host=address)
+
+
+def check_place(url: httpx.URL) -> None:
+    """Refuse a host that no server can have, and such a port."""
+    if url.port is not None and not 0 < url.port <= 65_535:
+        raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
+    problem = host_problem(url.raw_host.decode("ascii"))
+    if problem:
+        raise httpx.InvalidURL(problem)
