@@ -39,6 +39,7 @@ __all__ = [
     "fit_to_travel",
     "ours",
     "response_of",
+    "status_error",
 ]
 
 
@@ -265,12 +266,16 @@ def ours(response: httpx.Response) -> httpx.Response:
 
 def check_status(response: httpx.Response) -> None:
     """Raise the error for an answer that is not a success, its `retry_after` set."""
-    status = response.status_code
-    if is_success(status):
-        return
-    request = response.request
+    if not is_success(response.status_code):
+        raise status_error(response)
+
+
+def status_error(response: httpx.Response, *, max_backoff: float | None = None) -> HTTPStatusError:
+    """Return the error for an answer that is not a success."""
+    request, headers = response.request, response.headers
     reason = response.extensions.get("reason_phrase")
-    text = status_text(request.method, str(request.url), status, reason, response.headers)
+    status, url = response.status_code, str(request.url)
+    text = status_text(request.method, url, status, reason, headers, max_backoff=max_backoff)
     error = HTTPStatusError(text, request=request, response=response)
-    error.retry_after = parse_retry_after(response.headers)
-    raise error
+    error.retry_after = parse_retry_after(headers)
+    return error

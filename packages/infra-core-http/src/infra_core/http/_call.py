@@ -18,8 +18,8 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from ._checks import check_call, check_delay
-from ._errors import DeadlineExceeded, HttpError, InvalidRequestError, OutcomeUnknown
+from ._checks import check_call, check_callable, check_delay
+from ._errors import DeadlineExceeded, HttpError, OutcomeUnknown
 from ._headers import check_method, check_no_body, checked_headers
 from ._policy import (
     Failure,
@@ -88,11 +88,7 @@ class BaseCall:
         self.replayable = not self.fields or is_replayable(data, content)
         check_call(max_bytes, params)
         check_delay(delay)
-        if on_retry is not None and not callable(on_retry):
-            raise InvalidRequestError(
-                f"on_retry of type {type(on_retry).__name__} cannot be called: pass a function of "
-                "one RetryDetails"
-            )
+        check_callable("on_retry", on_retry, "a function of one RetryDetails")
         self.delay = delay
         self.deadline = deadline
         self.max_bytes = max_bytes

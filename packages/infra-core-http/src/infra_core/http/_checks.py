@@ -19,6 +19,7 @@ __all__ = [
     "check_async_client",
     "check_authority",
     "check_call",
+    "check_callable",
     "check_delay",
     "check_sync_client",
     "check_timeout",
@@ -44,6 +45,14 @@ def check_timeout(timeout: object) -> None:
     if not (is_number(timeout) and 0 < timeout < math.inf):  # type: ignore[operator]
         raise InvalidRequestError(
             f"timeout={timeout!r} must be a positive number of seconds: pass that, or None"
+        )
+
+
+def check_callable(name: str, value: object, remedy: str) -> None:
+    """Refuse what cannot be called; None is no function to call."""
+    if value is not None and not callable(value):
+        raise InvalidRequestError(
+            f"{name} of type {type(value).__name__} cannot be called: pass {remedy}"
         )
 
 

@@ -11,8 +11,8 @@ import requests
 
 from infra_core.runtime import ForkGuard, clock, redact_library_logs
 
+from ._checks import check_callable
 from ._cookies import BoundedCookieJar
-from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, defaults_beside, merge_headers
 from ._limits import Gate, rate_of
 from ._response.redirect import MAX_REDIRECTS
@@ -124,11 +124,8 @@ class RequestsHttpClient:
     ) -> None:
         rate = rate_of(max_per_host, max_per_second_per_host)
         self._public_only = public_only
-        if session_factory is not None and not callable(session_factory):
-            raise InvalidRequestError(
-                f"session_factory of type {type(session_factory).__name__} cannot be called: pass "
-                "a function that makes a requests.Session"
-            )
+        remedy = "a function that makes a requests.Session"
+        check_callable("session_factory", session_factory, remedy)
         self._factory = session_factory or _new_session
         limited = max_per_host is not None or rate is not None
         self._gate = _HostGate(max_per_host, rate) if limited else None

@@ -15,7 +15,7 @@ from infra_core.fs import parse_checksum
 from infra_core.runtime import RateLimit, is_number
 
 from .._async_client import AnyClient  # noqa: TC001 - for typing.get_type_hints()
-from .._checks import DefaultTimeout, check_async_client
+from .._checks import DefaultTimeout, check_async_client, check_callable
 from .._errors import InvalidRequestError
 from .._headers import DEFAULT_HEADERS, check_no_body, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
@@ -35,12 +35,6 @@ _TIMEOUT = DefaultTimeout(60.0)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 _CATCH_UP = 0.1  # seconds' worth of bytes that may follow at once when a timer came late
-_CALLED_WITH = {
-    "progress": "the bytes so far and the size",
-    "on_retry": "one RetryDetails",
-    "on_turn": "no argument",
-    "on_received": "the size",
-}
 
 
 class AssetDownloadClient:
@@ -165,9 +159,10 @@ class AssetDownloadClient:
         is `reused`.
         """
         _check_options(timeout, max_bytes, min_speed, connections, expected_checksum)
-        _check_callbacks(
-            progress=progress, on_retry=on_retry, on_turn=on_turn, on_received=on_received
-        )
+        check_callable("progress", progress, "a function of the bytes so far and the size")
+        check_callable("on_retry", on_retry, "a function of one RetryDetails")
+        check_callable("on_turn", on_turn, "a function of no argument")
+        check_callable("on_received", on_received, "a function of the size")
         spec = DownloadSpec(
             url=await _absolute(_text_of(url), self._client),
             dest=_destination(dest_path),
@@ -233,15 +228,6 @@ def _check_options(
         )
     if expected_checksum is not None:
         parse_checksum(expected_checksum)
-
-
-def _check_callbacks(**callbacks: object) -> None:
-    for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
-            raise InvalidRequestError(
-                f"{name} of type {type(callback).__name__} cannot be called: pass a function of "
-                f"{_CALLED_WITH[name]}"
-            )
 
 
 def _own_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

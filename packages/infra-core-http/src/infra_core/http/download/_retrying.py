@@ -12,10 +12,9 @@ import httpx
 
 from infra_core.runtime import RetryDeadlineError, error_chain, parse_retry_after, until_done
 
-from .._async_response import HTTPStatusError
+from .._async_response import status_error as answer_error
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
 from .._policy import Failure, status_verdict
-from .._response.status import status_text
 from ..engine._errors import failure_of
 
 __all__ = ["is_load", "should_retry", "status_error", "within"]
@@ -59,7 +58,6 @@ def status_error(
     `retry_after` holds the seconds that the server asked to wait when that is more than
     `max_backoff`, which ends the retries: the caller may come back then.
     """
-    asked = parse_retry_after(headers)
     request = httpx.Request("GET", url)
     # The length of a body that is not here would make httpx complain.
     kept = [
@@ -67,12 +65,10 @@ def status_error(
         for name, value in headers.items()
         if not name.startswith("content-")
     ]
-    error = HTTPStatusError(
-        status_text("GET", url, status, None, headers, max_backoff=max_backoff),
-        request=request,
-        response=httpx.Response(status, headers=kept, request=request),
-    )
-    error.retry_after = asked if asked is not None and asked > max_backoff else None
+    response = httpx.Response(status, headers=kept, request=request)
+    error = answer_error(response, max_backoff=max_backoff)
+    if (error.retry_after or 0) <= max_backoff:
+        error.retry_after = None
     return error
 
 
