@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +16,11 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "DefaultTimeout",
     "check_async_client",
-    "check_authority",
     "check_call",
     "check_callable",
     "check_delay",
     "check_sync_client",
     "check_timeout",
-    "host_problem",
 ]
 
 
@@ -34,7 +31,6 @@ class DefaultTimeout(float):
 DEFAULT_TIMEOUT = DefaultTimeout(30.0)
 """That of requests."""
 
-_AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
 _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
 
 
@@ -103,32 +99,3 @@ def check_sync_client(client: Any) -> None:
             f"client of type {type(client).__name__} has no get() that blocks: pass a "
             "RequestsHttpClient"
         )
-
-
-def check_authority(url: str) -> None:
-    r"""Refuse a URL that others read as one of another host.
-
-    Browsers and urllib3 take a backslash for a slash, so that `http://a\@b/` is on the host a;
-    httpx and curl take it for a part of the user name, on the host b. A URL that is checked
-    by one of these readings and asked by the other lets a request through that was to be refused.
-    """
-    found = _AUTHORITY.match(url) if "\\" in url else None
-    if found is not None and "\\" in found[1]:
-        raise ValueError(
-            "there is a backslash before its path, which some read as a slash and others as a "
-            "part of the user name"
-        )
-
-
-def host_problem(host: str) -> str | None:
-    """Say why no host can have that name (RFC 1035, section 2.3.4); None when one can."""
-    if ":" in host:  # an IPv6 address
-        return None
-    labels = host.removesuffix(".").split(".")
-    if not all(labels):
-        return "the host has an empty part between dots"
-    if len(host) > 253 or any(len(label) > 63 for label in labels):
-        return "the host is too long, which may have 253 characters, 63 between dots"
-    if "%" in host or " " in host:
-        return "the host has characters that no host name has"
-    return None

@@ -157,11 +157,6 @@ class RequestsHttpClient:
             _close(ended, self._fork)
         return session
 
-    def default_headers(self) -> dict[str, str]:
-        """The default headers, but for those that this thread's session names itself."""
-        own = getattr(self._session(), "headers", None) or {}
-        return defaults_beside(own.items(), _STOCK)
-
     def get(
         self, url: str, *, headers: dict[str, str], timeout: float | tuple[float, float] | None
     ) -> requests.Response:
@@ -175,8 +170,7 @@ class RequestsHttpClient:
         Raises:
             requests.RequestException: The request failed.
         """
-        with self._slot(url):
-            return exchange(self._session(), "GET", url, headers=headers, timeout=timeout)
+        return self.request("GET", url, headers=headers, timeout=timeout)
 
     def request(
         self,
@@ -298,5 +292,6 @@ def sent_headers(client: Any, own: Mapping[str, str | None]) -> dict[str, str]:
     """
     defaults = DEFAULT_HEADERS
     if isinstance(client, RequestsHttpClient):
-        defaults = client.default_headers()
+        named = getattr(client._session(), "headers", None) or {}
+        defaults = defaults_beside(named.items(), _STOCK)
     return merge_headers(defaults, cast("Mapping[str, str]", own))

@@ -28,20 +28,8 @@ from infra_core.runtime import (
     sanitize_url,
 )
 
+from . import _messages as messages
 from ._errors import DeadlineExceeded, OutcomeUnknown, PrivateAddressError
-from ._messages import (
-    BROKEN_OFF,
-    CUT_SHORT,
-    broken_text,
-    connect_text,
-    connect_timeout_text,
-    invalid_text,
-    proxy_connect_text,
-    proxy_refused_text,
-    reason_of,
-    silence_text,
-    through_proxy,
-)
 from ._response.status import clean_reason, status_text
 from ._sync_wire import BadAnswer
 from .engine.network_settings import NetworkSettings, Proxy
@@ -242,7 +230,7 @@ def _text(
         met = _text_of_proxy(error, chain, proxy, where)
         if met is not None:
             return met
-        where = through_proxy(where, proxy.where)
+        where = messages.through_proxy(where, proxy.where)
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     if isinstance(error, WithAnswer):
         return None  # our own text
@@ -251,9 +239,9 @@ def _text(
         target = sanitize_url(target.strip("'\"") or url)
         return f"{target!r} cannot be requested: a URL begins with http:// or https://"
     if isinstance(error, requests.ConnectTimeout):
-        return connect_timeout_text(where, connect)
+        return messages.connect_timeout_text(where, connect)
     if isinstance(error, requests.Timeout) or _first(chain, urllib3.exceptions.ReadTimeoutError):
-        return silence_text(where, read)
+        return messages.silence_text(where, read)
     return _connection_text(chain, where) if isinstance(error, requests.ConnectionError) else None
 
 
@@ -261,7 +249,11 @@ def cut_text(url: str, error: BaseException) -> str:
     """Say why a body did not come whole."""
     malformed = _first(error_chain(error), BadAnswer)
     where = _where(url)
-    return f"{where} {CUT_SHORT}" if malformed is None else invalid_text(where, malformed)
+    return (
+        f"{where} {messages.CUT_SHORT}"
+        if malformed is None
+        else messages.invalid_text(where, malformed)
+    )
 
 
 def _proxy_of(chain: list[BaseException], url: str) -> Proxy | None:
@@ -294,28 +286,28 @@ def _text_of_proxy(
     """Return the text for what the proxy itself did, None for what lies behind it."""
     answer = tunnel_answer(chain)
     if answer is not None:
-        return proxy_refused_text(proxy.where, proxy.variable, answer, where)
+        return messages.proxy_refused_text(proxy.where, proxy.variable, answer, where)
     of_socks = [link for link in chain if type(link).__module__ == "socks"]
     if of_socks and type(of_socks[0]).__name__ != "ProxyConnectionError":
-        return proxy_refused_text(proxy.where, proxy.variable, str(of_socks[0]), where)
+        return messages.proxy_refused_text(proxy.where, proxy.variable, str(of_socks[0]), where)
     if not (proxy.is_socks or isinstance(error, requests.exceptions.ProxyError)):
         return None
     inner = next((link for link in chain if type(link) in _CONNECTING), None)
-    reason = connect_text(proxy.where, inner or _cause(chain) or error)
-    return proxy_connect_text(proxy.variable, reason)
+    reason = messages.connect_text(proxy.where, inner or _cause(chain) or error)
+    return messages.proxy_connect_text(proxy.variable, reason)
 
 
 def _connection_text(chain: list[BaseException], where: str) -> str | None:
     if _first(chain, http.client.RemoteDisconnected):
-        return f"{where} {BROKEN_OFF}"
+        return f"{where} {messages.BROKEN_OFF}"
     if broken := _first(chain, http.client.HTTPException):
-        return invalid_text(where, broken)
+        return messages.invalid_text(where, broken)
     cause = _cause(chain)
     if cause is None:
         return None
     if _first(chain, urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError):
-        return connect_text(where, cause)
-    return broken_text(where, reason_of(cause))
+        return messages.connect_text(where, cause)
+    return messages.broken_text(where, messages.reason_of(cause))
 
 
 def _first(chain: Iterable[BaseException], *kinds: type[BaseException]) -> BaseException | None:

@@ -1,4 +1,4 @@
-"""URLs: joining them, and taking the usual ones apart at little cost."""
+"""URLs: joining them, taking the usual ones apart at little cost, and what no host can be."""
 
 import re
 from functools import lru_cache
@@ -6,10 +6,11 @@ from typing import Final
 
 from infra_core.runtime import sanitize_url
 
-from ._checks import host_problem
 from ._errors import InvalidRequestError
 
-__all__ = ["absolute_url", "plain_url"]
+__all__ = ["absolute_url", "check_authority", "host_problem", "plain_url"]
+
+_AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
 
 # What httpx, requests and urllib3 leave as it is: characters that may stand unencoded, and bytes
 # that may not, in capital digits. No part of the path begins with a dot, nor the path with "//".
@@ -70,3 +71,32 @@ def absolute_url(base: str, *segments: str) -> str:
     head = re.split("[?#]", base, maxsplit=1)[0]
     parts = [head.rstrip("/"), *(part for part in (s.strip("/") for s in segments) if part)]
     return ("/".join(parts) or "/") + base[len(head) :]
+
+
+def check_authority(url: str) -> None:
+    r"""Refuse a URL that others read as one of another host.
+
+    Browsers and urllib3 take a backslash for a slash, so that `http://a\@b/` is on the host a;
+    httpx and curl take it for a part of the user name, on the host b. A URL that is checked
+    by one of these readings and asked by the other lets a request through that was to be refused.
+    """
+    found = _AUTHORITY.match(url) if "\\" in url else None
+    if found is not None and "\\" in found[1]:
+        raise ValueError(
+            "there is a backslash before its path, which some read as a slash and others as a "
+            "part of the user name"
+        )
+
+
+def host_problem(host: str) -> str | None:
+    """Say why no host can have that name (RFC 1035, section 2.3.4); None when one can."""
+    if ":" in host:  # an IPv6 address
+        return None
+    labels = host.removesuffix(".").split(".")
+    if not all(labels):
+        return "the host has an empty part between dots"
+    if len(host) > 253 or any(len(label) > 63 for label in labels):
+        return "the host is too long, which may have 253 characters, 63 between dots"
+    if "%" in host or " " in host:
+        return "the host has characters that no host name has"
+    return None

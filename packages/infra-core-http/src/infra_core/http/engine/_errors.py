@@ -10,21 +10,8 @@ import httpx
 
 from infra_core.runtime import error_chain, is_permanent_transport_error
 
+from .. import _messages as messages
 from .._errors import PrivateAddressError
-from .._messages import (
-    BROKEN_OFF,
-    CUT_SHORT,
-    broken_text,
-    connect_text,
-    connect_timeout_text,
-    invalid_text,
-    peer,
-    proxy_connect_text,
-    proxy_refused_text,
-    reason_of,
-    silence_text,
-    through_proxy,
-)
 from .._policy import Failure
 from .._response.decode import UnsupportedCoding
 from ._target import origin_of
@@ -74,24 +61,24 @@ def _describe(
     aiohttp prints whole URLs, secrets and all, into some of its errors; those are not chained.
     """
     _, host, port = origin_of(url)
-    where = peer(host, port)
+    where = messages.peer(host, port)
     if proxy is not None:
         met = _of_proxy(error, proxy, where, url)
         if met is not None:
             return met
-        where = through_proxy(where, proxy.where)
+        where = messages.through_proxy(where, proxy.where)
     if isinstance(error, (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout)):
-        return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
+        return httpx.ConnectTimeout, messages.connect_timeout_text(where, connect), False
     if isinstance(error, _SILENT):
-        return httpx.ReadTimeout, silence_text(where, read), True
+        return httpx.ReadTimeout, messages.silence_text(where, read), True
     if isinstance(error, (aiohttp.ClientConnectorError, httpx.ConnectError)):
-        return httpx.ConnectError, connect_text(where, _cause(error)), True
+        return httpx.ConnectError, messages.connect_text(where, _cause(error)), True
     protocol = _of_protocol(error, where)
     if protocol is not None:
         return httpx.RemoteProtocolError, *protocol
     unsent = _unsent_by_h2(error)
     if unsent is not None:
-        text = f"{where} {BROKEN_OFF}"
+        text = f"{where} {messages.BROKEN_OFF}"
         return httpx.ConnectError if unsent else httpx.RemoteProtocolError, text, True
     if isinstance(error, ClosedHereError) or str(error) == "Connector is closed.":
         text = f"the client was closed before {where} had answered: close it after its requests"
@@ -103,19 +90,19 @@ def _describe(
         kind = type(error) if isinstance(error, httpx.NetworkError) else httpx.ReadError
         names_url = isinstance(error, aiohttp.ClientOSError) and error.errno is None
         cause = error.__cause__ or error if names_url else _cause(error)
-        return kind, broken_text(where, reason_of(cause)), not names_url
+        return kind, messages.broken_text(where, messages.reason_of(cause)), not names_url
     if isinstance(error, (ValueError, httpx.LocalProtocolError)):
         return httpx.LocalProtocolError, f"the request to {where} cannot be sent: {error}", True
-    return httpx.ReadError, broken_text(where, repr(error)), True
+    return httpx.ReadError, messages.broken_text(where, repr(error)), True
 
 
 def _of_protocol(error: Exception, where: str) -> tuple[str, bool] | None:
     """Return the text for an answer that is none, or no whole one; None for other failures."""
     of_httpx = str(error) if isinstance(error, httpx.RemoteProtocolError) else ""
     if isinstance(error, aiohttp.ServerDisconnectedError) or "disconnected" in of_httpx:
-        return f"{where} {BROKEN_OFF}", True
+        return f"{where} {messages.BROKEN_OFF}", True
     if isinstance(error, aiohttp.ClientPayloadError) or "complete message body" in of_httpx:
-        return f"{where} {CUT_SHORT}", True
+        return f"{where} {messages.CUT_SHORT}", True
     if isinstance(error, aiohttp.ClientResponseError):
         # What follows the first line, or a quote, is what the server sent.
         reason = error.message.strip().partition("\n")[0].partition(": b'")[0].rstrip(":")
@@ -123,7 +110,7 @@ def _of_protocol(error: Exception, where: str) -> tuple[str, bool] | None:
         reason = of_httpx.partition(": bytearray")[0]
     else:
         return None
-    return invalid_text(where, reason), False
+    return messages.invalid_text(where, reason), False
 
 
 def _cause(error: Exception) -> BaseException:
@@ -140,11 +127,11 @@ def _of_proxy(
     """Return the same for what the proxy itself did, None for what lies behind it."""
     if isinstance(error, (aiohttp.ClientHttpProxyError, httpx.ProxyError)):
         answer = str(getattr(error, "status", error))
-        text = proxy_refused_text(proxy.where, proxy.variable, answer, where)
+        text = messages.proxy_refused_text(proxy.where, proxy.variable, answer, where)
         for_good = answer[:1] == "4" and answer[:3].isdigit()
         return RefusedByProxyError if for_good else httpx.ProxyError, text, False
     if isinstance(error, SocksRefusedError):
-        text = proxy_refused_text(proxy.where, proxy.variable, str(error), where)
+        text = messages.proxy_refused_text(proxy.where, proxy.variable, str(error), where)
         return httpx.ProxyError, text, True
     if isinstance(error, aiohttp.ClientConnectorError):
         at_proxy = (error.host, error.port) == (proxy.host, proxy.port)
@@ -156,8 +143,8 @@ def _of_proxy(
         at_proxy = isinstance(error, SocksUnreachableError)
     if not at_proxy:
         return None
-    reason = connect_text(proxy.where, _cause(error))
-    return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
+    reason = messages.connect_text(proxy.where, _cause(error))
+    return httpx.ConnectError, messages.proxy_connect_text(proxy.variable, reason), True
 
 
 def httpx_error(

@@ -10,8 +10,7 @@ import yarl
 
 from infra_core.runtime import sanitize_url
 
-from .._checks import check_authority, host_problem
-from .._urls import plain_url
+from .._urls import check_authority, host_problem, plain_url
 from ._addresses import literal_address
 from ._proxies import basic_authorization
 
