@@ -31,11 +31,11 @@ from infra_core.http._policy import (
     status_verdict,
 )
 from infra_core.http._redirects import redirected_request
-from infra_core.http._response.redirect import origin_of, redirected_method
+from infra_core.http._response.redirect import redirected_method
 from infra_core.http._sync import SyncDeadlineExceeded
 from infra_core.http._sync_prepare import url_to_ask
 from infra_core.http._urls import plain_url
-from infra_core.http.engine._target import target_of
+from infra_core.http.engine._target import origin_of, target_of
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 

@@ -6,7 +6,6 @@ for every request: a handful of identity comparisons.
 """
 
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
@@ -22,7 +21,7 @@ _HOMES = tuple(
     for spec in map(find_spec, ("httpx", "httpcore"))
     if spec is not None
 )
-_HTTPX_POINTS: tuple[tuple[type, str], ...] = (
+_POINTS: tuple[tuple[type, str], ...] = (
     (httpx.AsyncHTTPTransport, "handle_async_request"),  # pytest-httpx
     (httpx.AsyncHTTPTransport, "__init__"),
     (httpx.AsyncClient, "_transport_for_url"),  # respx with using="httpx"
@@ -34,52 +33,32 @@ _HTTPX_POINTS: tuple[tuple[type, str], ...] = (
     (httpx.AsyncClient, "build_request"),
     (httpx.AsyncClient, "__init__"),
 )
-# Looked at once somebody has imported httpcore, which costs as much as httpx itself.
-_HTTPCORE_POINTS = (
-    ("AsyncConnectionPool", "handle_async_request"),  # respx
-    ("AsyncHTTPConnection", "handle_async_request"),
-)
+_POOLS = ("AsyncConnectionPool", "AsyncHTTPConnection")  # where respx steps in
+_of_httpcore: tuple[tuple[type, str], ...] = ()
+_seen: list[object] = []  # by the last look, which found nothing
 
 
-def _is_original(function: object) -> bool:
+def _is_original(name: str, function: object) -> bool:
     """Whether it is the library's own code, judged by the file that it was compiled from."""
-    return isinstance(function, FunctionType) and function.__code__.co_filename.startswith(_HOMES)
+    return (
+        isinstance(function, FunctionType)
+        and function.__code__.co_filename.startswith(_HOMES)
+        and function.__name__ == name
+    )
 
 
-def _originals(points: tuple[tuple[type, str], ...]) -> list[tuple[type, str, object]]:
-    """Each point with its function; None for a mock that was active before this was looked at."""
-    found = [(owner, name, getattr(owner, name, None)) for owner, name in points]
-    return [
-        (owner, name, function if _is_original(function) else None)
-        for owner, name, function in found
-        if function is not None
-    ]
-
-
-def _build() -> Callable[[], str | None]:
-    client_class = httpx.AsyncClient
-    originals = _originals(_HTTPX_POINTS)
-    complete = False
-
-    def interceptor() -> str | None:
-        """Return the name of the entry point that is patched, None when there is none."""
-        nonlocal complete
-        if not complete and (httpcore := sys.modules.get("httpcore")) is not None:
-            complete = True
-            owners = ((getattr(httpcore, owner, None), name) for owner, name in _HTTPCORE_POINTS)
-            originals.extend(_originals(tuple((o, n) for o, n in owners if o is not None)))
-        for position, (owner, name, original) in enumerate(originals):
-            current = getattr(owner, name)
-            if current is not original:
-                if original is None and _is_original(current):
-                    originals[position] = (owner, name, current)
-                    continue
+def interceptor() -> str | None:
+    """Return the name of the entry point that is patched, None when there is none."""
+    global _of_httpcore, _seen
+    # Not imported for this, which costs as much as httpx itself.
+    if not _of_httpcore and (httpcore := sys.modules.get("httpcore")) is not None:
+        owners = (getattr(httpcore, name, None) for name in _POOLS)  # perhaps half imported
+        _of_httpcore = tuple((owner, "handle_async_request") for owner in owners if owner)
+    points = _POINTS + _of_httpcore
+    found = [getattr(owner, name, None) for owner, name in points]
+    if found != _seen:
+        for (owner, name), function in zip(points, found, strict=True):
+            if function is not None and not _is_original(name, function):
                 return f"{owner.__name__}.{name}"
-        if httpx.AsyncClient is not client_class:
-            return "httpx.AsyncClient"
-        return None
-
-    return interceptor
-
-
-interceptor = _build()
+        _seen = found
+    return None if httpx.AsyncClient is TRUE_CLIENT else "httpx.AsyncClient"

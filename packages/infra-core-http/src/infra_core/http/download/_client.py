@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ _TIMEOUT = DefaultTimeout(60.0)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 _CATCH_UP = 0.1  # seconds' worth of bytes that may follow at once when a timer came late
+_CALLED_WITH = {
+    "progress": "the bytes so far and the size",
+    "on_retry": "one RetryDetails",
+    "on_turn": "no argument",
+    "on_received": "the size",
+}
+_FIELDS = {field.name for field in fields(DownloadSpec)}
 
 
 class AssetDownloadClient:
@@ -99,11 +107,13 @@ class AssetDownloadClient:
         if limit_rate is not None:
             _check("limit_rate", limit_rate, "bytes per second above 0, or None", finite=True)
         self._pace = None if limit_rate is None else RateLimit(limit_rate, catch_up=_CATCH_UP)
-        self._timeout = timeout
-        self._max_retries = max_retries
-        self._backoff = backoff
-        self._max_backoff = max_backoff
-        self._retry_statuses = retry_statuses_of(retry_statuses)
+        self._defaults: dict[str, Any] = {
+            "timeout": timeout,
+            "max_retries": max_retries,
+            "backoff": backoff,
+            "max_backoff": max_backoff,
+            "retry_statuses": retry_statuses_of(retry_statuses),
+        }
         self._client = client
         if public_only:
             from .._async_client import AsyncHttpClient
@@ -158,46 +168,38 @@ class AssetDownloadClient:
         elsewhere: if the server says that it is current (304), nothing is written, and the result
         is `reused`.
         """
-        _check_options(timeout, max_bytes, min_speed, connections, expected_checksum)
-        check_callable("progress", progress, "a function of the bytes so far and the size")
-        check_callable("on_retry", on_retry, "a function of one RetryDetails")
-        check_callable("on_turn", on_turn, "a function of no argument")
-        check_callable("on_received", on_received, "a function of the size")
-        spec = DownloadSpec(
+        given: dict[str, Any] = locals()
+        if timeout is not None:
+            _check("timeout", timeout, "seconds above 0, or None for the client's", finite=True)
+        if max_bytes is not None:
+            _check("max_bytes", max_bytes, "bytes, 0 or more, or None for no bound", zero=True)
+        _check("min_speed", min_speed, "bytes per second, 0 to wait for any server", zero=True)
+        if not (isinstance(connections, int) and 1 <= connections <= _MAX_CONNECTIONS):
+            raise InvalidRequestError(
+                f"connections={connections!r}: pass 1 to {_MAX_CONNECTIONS}; 4 is plenty for most "
+                "servers"
+            )
+        if expected_checksum is not None:
+            parse_checksum(expected_checksum)
+        for name, remedy in _CALLED_WITH.items():
+            check_callable(name, given[name], f"a function of {remedy}")
+        chosen = {
+            name: default if given[name] is None else given[name]
+            for name, default in self._defaults.items()
+        }
+        options = {name: value for name, value in given.items() if name in _FIELDS}
+        options.update(
             url=await _absolute(_text_of(url), self._client),
             dest=_destination(dest_path),
-            policy=build_policy(
-                self._max_retries if max_retries is None else max_retries,
-                self._backoff if backoff is None else backoff,
-                self._max_backoff if max_backoff is None else max_backoff,
-                deadline,
-            ),
-            retry_statuses=(
-                self._retry_statuses
-                if retry_statuses is None
-                else retry_statuses_of(retry_statuses)
-            ),
+            timeout=chosen.pop("timeout"),
+            retry_statuses=retry_statuses_of(chosen.pop("retry_statuses")),
+            policy=build_policy(**chosen, deadline=deadline),
             headers=merge_headers(self._headers, _own_headers(headers)),
-            timeout=self._timeout if timeout is None else timeout,
-            skip_if_exists=skip_if_exists,
-            compute_checksum=compute_checksum,
-            expected_checksum=expected_checksum,
-            max_bytes=max_bytes,
-            progress=progress,
-            revalidate=revalidate,
-            keep_partial=keep_partial,
-            connections=connections,
-            durable=durable,
-            min_speed=min_speed,
             client=self._client,
-            group=group,
-            on_retry=on_retry,
-            on_turn=on_turn,
-            on_received=on_received,
             pace=self._pace,
             held=conditions(if_none_match, if_modified_since),
         )
-        return await transfer(spec)
+        return await transfer(DownloadSpec(**options))
 
     async def close(self) -> None:
         """Does nothing since 1.0: connections end with their event loop. For callers of 0.7."""
@@ -207,27 +209,6 @@ class AssetDownloadClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _check_options(
-    timeout: float | None,
-    max_bytes: int | None,
-    min_speed: float,
-    connections: int,
-    expected_checksum: str | None,
-) -> None:
-    if timeout is not None:
-        _check("timeout", timeout, "seconds above 0, or None for the client's", finite=True)
-    if max_bytes is not None:
-        _check("max_bytes", max_bytes, "bytes, 0 or more, or None for no bound", zero=True)
-    _check("min_speed", min_speed, "bytes per second, 0 to wait for any server", zero=True)
-    if not (isinstance(connections, int) and 1 <= connections <= _MAX_CONNECTIONS):
-        raise InvalidRequestError(
-            f"connections={connections!r}: pass 1 to {_MAX_CONNECTIONS}; 4 is plenty for most "
-            "servers"
-        )
-    if expected_checksum is not None:
-        parse_checksum(expected_checksum)
 
 
 def _own_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

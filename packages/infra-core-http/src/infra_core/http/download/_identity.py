@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import re
-from dataclasses import dataclass, fields as fields_of
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -57,9 +57,6 @@ class SourceLabel:
     last_modified: str | None = None
 
 
-_FIELDS: Final = [field.name for field in fields_of(SourceLabel)]
-
-
 def url_identity(url: str) -> str:
     """A digest of the file that a URL names.
 
@@ -92,8 +89,7 @@ def write_label(path: Path | int, label: SourceLabel) -> None:
     """Label a file; does nothing where there are no extended attributes."""
     if not hasattr(os, "setxattr"):
         return
-    values = {name: getattr(label, name) for name in _FIELDS}
-    fields = {name: value for name, value in values.items() if value is not None}
+    fields = {name: value for name, value in asdict(label).items() if value is not None}
     text = json.dumps(fields, separators=(",", ":")).encode()
     if len(text) > _LARGEST:  # an ETag of that size is not worth a failure
         text = json.dumps({"source": label.source, "size": label.size}).encode()
