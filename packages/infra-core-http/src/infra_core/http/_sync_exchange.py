@@ -89,9 +89,9 @@ def exchange(
 ) -> requests.Response:
     """Send a request, and those that redirects ask for, whatever the last status."""
     headers = headers or {}
-    if not isinstance(session, requests.Session):
-        return _as_in_0_7(session, method, url, headers, timeout, stream, options)
     sending = _Sending(session, timeout, options)
+    if not isinstance(session, requests.Session):
+        return sending.as_in_0_7(method, url, headers, stream)
     try:
         with _busy():
             response = sending.first(method, url, headers, stream)
@@ -107,25 +107,6 @@ def exchange(
         fit_to_travel(error)
         raise
     return response
-
-
-def _as_in_0_7(
-    session: Any,
-    method: str,
-    url: str,
-    headers: dict[str, str],
-    timeout: Timeout,
-    stream: bool,
-    options: dict[str, Any],
-) -> requests.Response:
-    """Make the call that 0.7 made, which stand-ins and mocks know."""
-    if stream:
-        options = {**options, "stream": True}
-    if method == "GET" and options.keys() <= {"stream"}:
-        answer: requests.Response = session.get(url, headers=headers, timeout=timeout, **options)
-    else:
-        answer = session.request(method, url, headers=headers, timeout=timeout, **options)
-    return answer
 
 
 def _finish(response: requests.Response, stream: bool, max_bytes: int | None) -> None:
@@ -161,13 +142,12 @@ def _location(response: requests.Response) -> bytes | None:
 class _Sending:
     """What the requests of one exchange have in common."""
 
-    def __init__(
-        self, session: requests.Session, timeout: Timeout, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, session: Any, timeout: Timeout, options: dict[str, Any]) -> None:
         self._session = session
         self._timeout = timeout
         self._options = options
-        self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
+        trusts = getattr(session, "trust_env", False)
+        self._settings = NetworkSettings.read() if trusts else NetworkSettings()
         self._by_hand = False  # whether the call or the session has a Cookie header
         self.url = ""  # of the request under way
 
@@ -180,13 +160,27 @@ class _Sending:
             or requests.Session.request is not _OWN["request"]
             or kind.get is not _OWN["get"]
         ):  # a mock, or a class of the user's own that answers `get`
-            return _as_in_0_7(session, method, url, headers, self._timeout, stream, self._options)
+            return self.as_in_0_7(method, url, headers, stream)
         if kind.request is not _OWN["request"]:  # a class of the user's own, which does more
             return session.request(
                 method, url, headers=headers, timeout=self._timeout, stream=True, **self._options
             )
         prepared = prepare(session, self._settings, method, url, headers, self._options)
         return self._send(prepared)
+
+    def as_in_0_7(
+        self, method: str, url: str, headers: dict[str, str], stream: bool
+    ) -> requests.Response:
+        """Make the call that 0.7 made, which stand-ins and mocks know."""
+        given = {**self._options, "headers": headers, "timeout": self._timeout}
+        if stream:
+            given["stream"] = True
+        answer: requests.Response
+        if method == "GET" and not self._options:
+            answer = self._session.get(url, **given)
+        else:
+            answer = self._session.request(method, url, **given)
+        return answer
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         session, options = self._session, self._options
@@ -196,9 +190,10 @@ class _Sending:
         network = network_of(session, self._settings, self.url, **given)
         how: dict[str, Any] = {"stream": True, "timeout": self._timeout, **network}
         if "send" in vars(session) or type(session).send is not _OWN["send"]:
-            return session.send(request, allow_redirects=False, **how)
+            response: requests.Response = session.send(request, allow_redirects=False, **how)
+            return response
         started = perf_counter()
-        response: requests.Response = session.get_adapter(self.url).send(request, **how)
+        response = session.get_adapter(self.url).send(request, **how)
         response.elapsed = timedelta(seconds=perf_counter() - started)
         attach_decoder(response)  # before a hook reads it
         response = _dispatch_hook("response", request.hooks, response, **how)

@@ -1,6 +1,7 @@
 """Answers over aiohttp whose bodies are not read yet."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 import aiohttp
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EngineResponse"]
 
 
+@dataclass(eq=False, repr=False)
 class EngineResponse:
     """An answer whose body is still on its way; holds a slot of the pool until it is closed.
 
@@ -36,30 +38,21 @@ class EngineResponse:
         default_encoding: As for httpx: that of a text whose answer names none.
     """
 
-    def __init__(
-        self,
-        engine: "Engine",
-        response: aiohttp.ClientResponse,
-        method: str,
-        target: Target,
-        request: Callable[[], httpx.Request],
-        read_timeout: float | None,
-        proxy: Proxy | None = None,
-        pump: Pump | None = None,
-    ) -> None:
-        self._engine: Engine | None = engine
-        self._pump = pump
-        self.proxy: Proxy | None = proxy
-        self._read_timeout = read_timeout
-        self._response = response
-        self.method: str = method
-        self.target: Target = target
-        self.request: Callable[[], httpx.Request] = request
-        self.status: int = response.status
-        self.headers: CIMultiDictProxy[str] = response.headers
-        self.body: bytes | None = None
-        self.history: list[EngineResponse] = []
-        self.default_encoding: str | Callable[[bytes], str] = "utf-8"
+    _engine: "Engine | None"
+    _response: aiohttp.ClientResponse
+    method: str
+    target: Target
+    request: Callable[[], httpx.Request]
+    _read_timeout: float | None
+    proxy: Proxy | None = None
+    _pump: Pump | None = None
+    body: bytes | None = None
+    history: "list[EngineResponse]" = field(default_factory=list)
+    default_encoding: str | Callable[[bytes], str] = "utf-8"
+
+    def __post_init__(self) -> None:
+        self.status: int = self._response.status
+        self.headers: CIMultiDictProxy[str] = self._response.headers
 
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
