@@ -109,11 +109,8 @@ class BaseCall:
 
     def judged(self, error: Exception) -> Exception:
         """Return what to raise for a failure of the network."""
-        if self.idempotent:
-            return error
-        if self.failure_of(error) is Failure.OUTCOME_UNKNOWN or self._moved_on(error):
-            return self.outcome_unknown(self.method, self.url, error)
-        return error
+        unknown = self.failure_of(error) is Failure.OUTCOME_UNKNOWN or self._moved_on(error)
+        return self.lost(error) if unknown else error
 
     def too_late(self) -> DeadlineExceeded:
         """Return the error for a deadline that passed."""

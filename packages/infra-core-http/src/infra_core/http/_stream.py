@@ -24,7 +24,7 @@ from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
 from ._headers import defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import send_direct, send_following
-from ._transport_httpx import SafeClient, note_plain, with_query
+from ._transport_httpx import SafeClient, note_plain, with_params
 from .engine._answer import EngineResponse
 from .engine._target import httpx_target_of, origin_of, target_of
 
@@ -171,9 +171,4 @@ def _request_of(
     if isinstance(client, SafeClient):
         return client.build_request(method, url, **options)
     params = options.pop("params", None)
-    if not (params or client.params):
-        return client.build_request(method, url, **options)
-    url = str(with_query(httpx.URL(url), client.params.merge(params or {})))
-    request = client.build_request(method, url, **options)
-    request.url = request.url.copy_with(query=httpx.URL(url).query or None)
-    return request
+    return with_params(client.build_request(method, url, **options), client, url, params)

@@ -26,7 +26,7 @@ from .engine.resolver import lookup_async, public_only_of
 if TYPE_CHECKING:
     from ._async_client import AsyncHttpClient
 
-__all__ = ["FastTransport", "PlainTransport", "SafeClient", "bounded", "note_plain", "with_query"]
+__all__ = ["FastTransport", "PlainTransport", "SafeClient", "bounded", "note_plain", "with_params"]
 
 # httpx has no text for some of these, and for others that of its parser.
 _OF_NETWORK = (
@@ -273,9 +273,7 @@ class SafeClient(KnowingHosts):
             request = super().build_request(method, url, **options)
         finally:
             self._building = False
-        if params or self.params:
-            own = request.url.copy_with(query=httpx.URL(url).query or None)
-            request.url = with_query(own, self.params.merge(params or {}))
+        with_params(request, self, url, params)
         if "cookie" not in request.headers:
             cookies = self.cookies
             if given:
@@ -340,7 +338,13 @@ def bounded(cookies: Any) -> Any:
     return BoundedCookieJar(httpx.Cookies(cookies).jar)
 
 
-def with_query(url: httpx.URL, params: Any) -> httpx.URL:
-    """Return a URL with parameters added to its query, which stays as it is."""
-    more = str(httpx.QueryParams(params)).encode("ascii")
-    return url.copy_with(query=b"&".join(part for part in (url.query, more) if part) or None)
+def with_params(
+    request: httpx.Request, client: httpx.AsyncClient, url: Any, params: Any
+) -> httpx.Request:
+    """Return a request with parameters added to the query of its URL, which stays as it is."""
+    if params or client.params:
+        own = httpx.URL(url).query
+        more = str(client.params.merge(params or {})).encode("ascii")
+        query = b"&".join(part for part in (own, more) if part)
+        request.url = request.url.copy_with(query=query or None)
+    return request
