@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from infra_core.http import AsyncHttpClient, fetch_async, request_async
-from infra_core.http.engine._framing import after_interim, mended
+from infra_core.http.engine._protocol import after_interim, mended
 
 BODY = b"x" * 60
 CHUNKED = b"3c\r\n" + BODY + b"\r\n0\r\n\r\n"
