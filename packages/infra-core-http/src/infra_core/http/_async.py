@@ -1,7 +1,7 @@
 """`fetch_async`, `request_async` and `stream_async`: one request, retried where that is safe."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from time import perf_counter
@@ -55,7 +55,7 @@ class Call(BaseCall):
             check_async_client(client)
         self.sent = False  # whether the attempt under way may have reached the server
         self._timeout = timeout
-        self._client = manager_of(client or get_shared_http_client())
+        self.client = manager_of(client or get_shared_http_client())
         self._want_text = want_text
 
     async def run(self) -> "str | httpx.Response":
@@ -85,12 +85,12 @@ class Call(BaseCall):
     async def attempt(self) -> "str | httpx.Response":
         """Send once and return a success, read to its end; its text when that came cheaply."""
         try:
-            here = await here_of(self._client)
+            here = await here_of(self.client)
             async with turn_at(here, self.url):
                 self.sent = True
                 started = perf_counter()
                 answer = await send_once(
-                    self._client,
+                    self.client,
                     here,
                     self.method,
                     self.url,
@@ -134,18 +134,6 @@ class Call(BaseCall):
             response.elapsed = timedelta(seconds=perf_counter() - started)
         check_status(response)
         return response
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncGenerator[httpx.Response, None]:
-        """Send once and give out the answer, whatever its status, its body unread."""
-        async with open_answer(
-            self._client, self.method, self.url, self.headers, self._timeout, fields=self.fields
-        ) as answer:
-            if not isinstance(answer, EngineResponse):
-                yield answer
-                return
-            async with aclosing(await whole_response(answer)) as whole:
-                yield whole
 
 
 async def request_async(
@@ -276,8 +264,14 @@ async def stream_async(
     """
     call = Call(**locals())
     try:
-        async with call.opened() as response:
-            yield response
+        async with open_answer(
+            call.client, call.method, url, call.headers, timeout, fields=call.fields
+        ) as answer:
+            if not isinstance(answer, EngineResponse):
+                yield answer
+                return
+            async with aclosing(await whole_response(answer)) as whole:
+                yield whole
     except httpx.RequestError as error:
         fit_to_travel(error)
         raise

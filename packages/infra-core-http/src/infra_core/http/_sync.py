@@ -107,7 +107,7 @@ class Call(BaseCall):
         _check_timeout(timeout)
         if client is not None:
             check_sync_client(client)
-        self._client = client or get_shared_http_client()
+        self.client = client or get_shared_http_client()
         self._timeout = timeout
         self._ends = math.inf  # when the deadline passes
 
@@ -148,21 +148,12 @@ class Call(BaseCall):
             raise self._status_error(response)
         return response  # type: ignore[no-any-return]  # perhaps a stand-in's
 
-    @contextmanager
-    def opened(self) -> Iterator[requests.Response]:
-        """Send once and give out the answer, whatever its status, its body unread."""
-        headers, timeout = self._sent_headers(), self._timeout
-        with self._client.streamed(
-            self.method, self.url, headers=headers, timeout=timeout, **self.fields
-        ) as response:
-            yield response
-
-    def _sent_headers(self) -> dict[str, str]:
-        return sent_headers(self._client, {**self.headers, **self._removed})
+    def sent_headers(self) -> dict[str, str]:
+        return sent_headers(self.client, {**self.headers, **self._removed})
 
     def _send(self, timeout: Timeout) -> Any:
-        headers = self._sent_headers()
-        client: Any = self._client
+        headers = self.sent_headers()
+        client: Any = self.client
         fields = self.fields
         if self.max_bytes is None and self.method == "GET" and not fields:
             # The call that 0.7 made, which stand-ins for the client know.
@@ -185,7 +176,7 @@ class Call(BaseCall):
 
     def _judged_in_time(self, error: requests.RequestException, *, late: bool) -> Exception:
         """Return what to raise for a failure of the network, or for the deadline behind it."""
-        client: Any = self._client
+        client: Any = self.client
         if not isinstance(client, RequestsHttpClient):  # whose errors have our text already
             retell(error, self.url, self._timeout)
         if late:
@@ -341,5 +332,8 @@ def stream(
                 for chunk in response.iter_content(65536):
                     ...
     """
-    with Call(**locals()).opened() as response:
+    call = Call(**locals())
+    with call.client.streamed(
+        call.method, url, headers=call.sent_headers(), timeout=timeout, **call.fields
+    ) as response:
         yield response
