@@ -19,7 +19,7 @@ from infra_core.runtime import (
 )
 
 from ._call import BaseCall, OnRetry
-from ._checks import check_call, check_sync_client, check_timeout
+from ._checks import check_sync_client, check_timeout
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
 from ._response.decode import UnsupportedCoding
@@ -91,9 +91,6 @@ class Call(BaseCall):
         timeout: Timeout,
         client: RequestsHttpClient | None,
         headers: Mapping[str, str | None] | None = None,
-        params: Any = None,
-        data: Any = None,
-        content: Any = None,
         **options: Any,
     ) -> None:
         own: Any = headers
@@ -101,8 +98,12 @@ class Call(BaseCall):
         self._removed = {name: None for name, value in given.items() if value is None}
         if self._removed:
             own = {name: value for name, value in given.items() if value is not None}
-        body = data if content is None else content
-        super().__init__(method, url, headers=own, params=_query(params), data=body, **options)
+        super().__init__(method, url, headers=own, **options)
+        if "content" in self.fields:
+            self.fields["data"] = self.fields.pop("content")
+        if "params" in self.fields:  # with the texts that httpx makes of their values
+            query = httpx.QueryParams(self.fields["params"])
+            self.fields["params"] = {name: query.get_list(name) for name in query}
         url_to_ask(url)
         _check_timeout(timeout)
         if client is not None:
@@ -192,15 +193,6 @@ class Call(BaseCall):
 
     def _status_error(self, response: requests.Response) -> HTTPError:
         return status_error(response, self.method, self.url, self.policy.max_backoff)
-
-
-def _query(params: Any) -> dict[str, list[str]] | None:
-    """Return parameters with the texts that httpx makes of their values."""
-    check_call(None, params)
-    if params is None:
-        return None
-    query = httpx.QueryParams(params)
-    return {name: query.get_list(name) for name in query}
 
 
 def _bounded(timeout: Timeout, remaining: float) -> Timeout:
