@@ -98,6 +98,16 @@ def test_errors_come_back_from_a_process(origin: FaultyOrigin) -> None:
             pool.submit(_fail, "POST", origin.url("/l")).result(60)
 
 
+def test_a_method_of_a_client_may_have_any_letter_case(origin: FaultyOrigin) -> None:
+    """With a body and without: servers know no method in lower case."""
+    with RequestsHttpClient() as client:
+        client.request("get", origin.url("/page"))
+        client.request("post", origin.url("/page"), json={})
+        with client.streamed("get", origin.url("/page")):
+            pass
+    assert [request.method for request in origin.requests] == ["GET", "POST", "GET"]
+
+
 def test_a_lost_answer_is_an_error_of_requests(origin: FaultyOrigin) -> None:
     """So that `except requests.RequestException` catches it."""
     origin.add("/l", b"hello", always=hang_up())
