@@ -45,7 +45,7 @@ def check_timeout(timeout: object) -> None:
 
 
 def check_callable(name: str, value: object, remedy: str) -> None:
-    """Refuse what cannot be called; None is no function to call."""
+    """Refuse what cannot be called; None stands for no function."""
     if value is not None and not callable(value):
         raise InvalidRequestError(
             f"{name} of type {type(value).__name__} cannot be called: pass {remedy}"
