@@ -241,12 +241,11 @@ class Sender:
             except Exception:  # noqa: BLE001 - a foreign str subclass, say
                 _log.exception("a telemetry item could not be encoded")
                 self._settle(dropped={"unencodable": 1})
-        waiting = [encoded] if encoded else []
-        while waiting:
-            waiting.extend(self._send(waiting.pop()))
+        if encoded:
+            self._send(encoded)
 
-    def _send(self, items: list[Any]) -> list[list[Any]]:
-        """Send until every item is settled; returns halves of a batch that is too large."""
+    def _send(self, items: list[Any]) -> None:
+        """Send until every item is settled; a batch that is too large in halves."""
         started = clock.monotonic()
         retry = 0
         while True:
@@ -256,10 +255,12 @@ class Sender:
             dropped = Counter(verdict.dropped.values())
             self._settle(delivered=len(verdict.delivered), dropped=dropped)
             if not verdict.retry:
-                return []
+                return
             if verdict.split:
                 middle = len(items) // 2
-                return [items[:middle], items[middle:]]
+                self._send(items[:middle])
+                self._send(items[middle:])
+                return
             items = [items[index] for index in verdict.retry]
             wait = self.limits.retry.next_wait(
                 retry=retry,
@@ -271,7 +272,7 @@ class Sender:
             if wait is None or not self._worker.pause(wait, asked):
                 reason = "closed" if wait is not None else "retries_exhausted"
                 self._settle(dropped={f"{reason}:{verdict.reason}": len(items)})
-                return []
+                return
             retry += 1
             with self._worker.changed:
                 self._retried += len(items)
