@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra_core.runtime import clock
 
@@ -24,6 +24,7 @@ __all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat", "read_heartbea
 
 _ABSENT = "the run never started, or writes elsewhere"
 _DEFAULT_INTERVAL = 30.0  # of 0.7, whose heartbeats do not say theirs
+_Limits: TypeAlias = tuple[float | None, float | None]  # `stale_after`, `max_loop_lag`
 
 
 class HeartbeatState(str, Enum):
@@ -112,7 +113,7 @@ def read_heartbeat(
         >>> read_heartbeat("/nonexistent").state.value
         'dead'
     """
-    _check_limits(stale_after, max_loop_lag)
+    limits = _checked(stale_after, max_loop_lag)
     path = Path(path)
     if path.is_dir():
         path = path / HEARTBEAT_FILE
@@ -126,7 +127,7 @@ def read_heartbeat(
     now = (utc_now or clock.utc_now)()
     if isinstance(now, str):
         now = datetime.fromisoformat(now.replace("Z", "+00:00"))
-    return _verdict(path, content, _aware(now), None, stale_after, max_loop_lag)
+    return _verdict(path, content, _aware(now), None, limits)
 
 
 def read_heartbeat_blob(
@@ -155,7 +156,7 @@ def read_heartbeat_blob(
         StorageError: The service refuses or does not answer, so nothing is known.
         ConfigurationError: The client has no container.
     """
-    _check_limits(stale_after, max_loop_lag)
+    limits = _checked(stale_after, max_loop_lag)
     if not client.is_configured():
         raise ConfigurationError(
             "no container to read the heartbeat from: set AZURE_STORAGE_CONTAINER and the "
@@ -167,22 +168,18 @@ def read_heartbeat_blob(
     found = client.read_blob((client.base_path or Path()) / path)
     if found is None:
         return _dead(path, f"there is no blob {path}: {_ABSENT}")
-    return _verdict(path, found.data, clock.utc_now(), found.age_seconds, stale_after, max_loop_lag)
+    return _verdict(path, found.data, clock.utc_now(), found.age_seconds, limits)
 
 
-def _check_limits(stale_after: float | None, max_loop_lag: float | None) -> None:
+def _checked(stale_after: float | None, max_loop_lag: float | None) -> _Limits:
     for name, limit in (("stale_after", stale_after), ("max_loop_lag", max_loop_lag)):
         if limit is not None:
             require_number(name, limit, "seconds, 0 or more, or None for the default", least=0)
+    return stale_after, max_loop_lag
 
 
 def _verdict(
-    path: Path,
-    content: bytes,
-    now: datetime,
-    age: float | None,
-    stale_after: float | None,
-    max_loop_lag: float | None,
+    path: Path, content: bytes, now: datetime, age: float | None, limits: _Limits
 ) -> HeartbeatStatus:
     """Judge what a heartbeat holds, by its timestamp where its storage does not say its age."""
     try:
@@ -211,20 +208,16 @@ def _verdict(
         pid=pid if isinstance(pid, int) and not isinstance(pid, bool) else None,
         host=_text(beat.get("host")),
     )
-    state, reason = _judge(beat, status, age, stale_after, max_loop_lag)
+    state, reason = _judge(beat, status, age, limits)
     return replace(status, state=state, reason=reason)
 
 
 def _judge(
-    beat: Mapping[str, Any],
-    status: HeartbeatStatus,
-    age: float,
-    stale_after: float | None,
-    max_loop_lag: float | None,
+    beat: Mapping[str, Any], status: HeartbeatStatus, age: float, limits: _Limits
 ) -> tuple[HeartbeatState, str]:
     interval = max(0.0, _number(beat.get("interval_seconds")) or 0.0) or _DEFAULT_INTERVAL
-    stale_after = 3 * interval if stale_after is None else stale_after
-    max_loop_lag = interval if max_loop_lag is None else max_loop_lag
+    stale_after = 3 * interval if limits[0] is None else limits[0]
+    max_loop_lag = interval if limits[1] is None else limits[1]
     slug, pid, lag = beat.get("slug"), status.pid, status.loop_lag_seconds
     at_work = f"on {slug!r}" if slug is not None else "between items"
     ahead, age = -age, max(0.0, age)
