@@ -173,8 +173,7 @@ class RowJobStore(JobStore[RecordT]):
         return row
 
     def _theirs(self, stored: Row) -> RecordT | None:
-        readable = self._readable([stored])
-        return readable[0] if readable else None
+        return next(iter(self._readable([stored])), None)
 
     def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
         row = self._do("get", *_keys(batch_id, job_id))
@@ -347,8 +346,7 @@ class RowJobStore(JobStore[RecordT]):
     def _claimable(self, row: Row, query: Query) -> RecordT | None:
         """Return the record of a row that a claim found, `None` where it cannot be taken."""
         found = self._do("get", row.partition, row.key) if row.partial else row
-        matching = [] if found is None else self._matching([found], query)
-        return matching[0] if matching else None
+        return None if found is None else next(iter(self._matching([found], query)), None)
 
     def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
         check_lease(lease_seconds)

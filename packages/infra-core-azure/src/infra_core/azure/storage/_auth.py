@@ -41,11 +41,6 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def _place(header: str) -> str:
-    """What the service sorts headers by: an underscore comes before digits, unlike in ASCII."""
-    return header.replace("_", "!")
-
-
 class Authenticator:
     """Authenticates requests; this one has no more than `query`, a SAS token for every URL."""
 
@@ -91,7 +86,8 @@ class SharedKey(Authenticator):
             value = headers.get(name, "")
             lines.append("" if name == "Content-Length" and value == "0" else value)
         own = [name for name in headers if name[:5] == "x-ms-"]
-        lines.extend([f"{name}:{headers[name].strip()}" for name in sorted(own, key=_place)])
+        own.sort(key=lambda name: name.replace("_", "!"))  # comes before digits, unlike in ASCII
+        lines.extend([f"{name}:{headers[name].strip()}" for name in own])
         lines.append(f"/{self._account}{path}")
         lines.extend(f"{name}:{params[name]}" for name in sorted(params))
         digest = hmac.digest(self._key, "\n".join(lines).encode("utf-8"), hashlib.sha256)

@@ -10,7 +10,7 @@ from .._checks import type_name
 from ..exceptions import ConfigurationError
 from ._connection_string import (
     ACCOUNT,
-    AZURE_HOST,
+    AZURE_SERVICE,
     check_endpoint,
     check_sas,
     parse_connection_string,
@@ -182,11 +182,11 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
     if settings.blob_endpoint:
         endpoint = settings.blob_endpoint.rstrip("/")
         check_endpoint(endpoint, call("blob_endpoint"), call("sas_token"))
-        host = AZURE_HOST.fullmatch(urlsplit(endpoint).hostname or "")
-        if account and host and host[1] != account.removesuffix("-secondary"):
+        host = AZURE_SERVICE.fullmatch(urlsplit(endpoint).hostname or "")
+        if account and host and host["account"] != account.removesuffix("-secondary"):
             raise ConfigurationError(
                 f"{call('account_name')}={shown(account)} contradicts {call('blob_endpoint')}, "
-                f"which is of account {host[1]!r}; unset one of them"
+                f"which is of account {host['account']!r}; unset one of them"
             )
     else:
         if not ACCOUNT.fullmatch(account or ""):

@@ -34,11 +34,10 @@ _PORTS = {"blob": 10000, "table": 10002}
 _KEY = re.compile(r"(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{40,}={0,2}")
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
 _SIGNATURE = re.compile(r"(\bsig=)([^&]*)")
-_AZURE_SERVICE = re.compile(
+AZURE_SERVICE = re.compile(
     r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?\.(?:blob|table)\."
     r"(?P<suffix>(?:core|storage)\..+)"
 )
-AZURE_HOST = re.compile(r"([a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.blob\.(?:core|storage)\..+")
 _EXAMPLE = (
     "DefaultEndpointsProtocol=https;AccountName=...;AccountKey=...;EndpointSuffix=core.windows.net"
 )
@@ -145,7 +144,7 @@ def sibling_endpoint(endpoint: str, service: str) -> str:
         ''
     """
     parts = urlsplit(endpoint)
-    found = _AZURE_SERVICE.fullmatch(parts.hostname or "")
+    found = AZURE_SERVICE.fullmatch(parts.hostname or "")
     if found is None:
         return ""
     # "The Azure DNS zone is dynamically selected and assigned to your storage account":
@@ -305,7 +304,7 @@ def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob")
             f"{what}{named} has a query behind it; put a SAS token in its own setting "
             f"({sas_setting}) and keep the endpoint plain: {remedy}"
         )
-    if _AZURE_SERVICE.fullmatch(parts.hostname or "") and parts.path.strip("/"):
+    if AZURE_SERVICE.fullmatch(parts.hostname or "") and parts.path.strip("/"):
         raise ConfigurationError(
             f"{what}{named} has a path; the container has a setting of its own, as the table has, "
             "so end the endpoint after the host"

@@ -25,7 +25,6 @@ __all__ = [
     "compile_pruning",
     "encode_blob_name",
     "fold_name",
-    "join_name",
     "listed_globs",
     "reason_of",
     "tree_prefix",
@@ -48,12 +47,6 @@ _PLAIN = re.compile(f"(?:{_PART}/)*{_PART}", re.ASCII | re.IGNORECASE)
 _ANYWHERE = Path(os.sep)
 
 
-def join_name(prefix: str, name: str) -> str:
-    """Join a prefix and a name with exactly one slash; an empty one adds none."""
-    prefix, name = prefix.strip("/"), name.lstrip("/")
-    return f"{prefix}/{name}" if prefix and name else prefix or name
-
-
 def blob_name_for(path: PurePath, *, base: PurePath | None, prefix: str) -> str:
     """The blob name of a local path; a `ValueError` where it names nothing, as `..` at the root.
 
@@ -72,7 +65,8 @@ def blob_name_for(path: PurePath, *, base: PurePath | None, prefix: str) -> str:
                 break
     else:
         name = "/".join(part for part in relative.parts if part != ".")
-    return join_name(prefix, name)
+    prefix, name = prefix.strip("/"), name.lstrip("/")
+    return f"{prefix}/{name}" if prefix and name else prefix or name
 
 
 def _below(path: PurePath, base: PurePath) -> PurePath | None:

@@ -342,10 +342,7 @@ class TreeRun(ABC):
 
 def _names_of_journal(root: Path, journal: Path | None) -> frozenset[str]:
     """The journal of pending uploads and SQLite's files beside it, if they lie in the tree."""
-    if journal is None:
+    if journal is None or not journal.absolute().is_relative_to(root.absolute()):
         return frozenset()
-    try:
-        name = journal.absolute().relative_to(root.absolute()).as_posix()
-    except ValueError:
-        return frozenset()
+    name = journal.absolute().relative_to(root.absolute()).as_posix()
     return frozenset(name + suffix for suffix in ("", "-wal", "-shm", "-journal"))
