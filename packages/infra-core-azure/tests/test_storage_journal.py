@@ -1,10 +1,12 @@
 """The journal of uploads on disk, and the proofs of who we are; no network."""
 
+import asyncio
 import base64
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -323,3 +325,47 @@ def test_long_journal_is_flushed_by_the_page(
         assert report.failed == 35
         tried = [entry for entry in client.pending_uploads() if entry.attempts > 1]
     assert 2 <= len(tried) <= 4
+
+
+_EMPTY = b"<EnumerationResults><Blobs></Blobs><NextMarker/></EnumerationResults>"
+
+
+@pytest.mark.parametrize("what", ["file", "text", "tree"])
+async def test_an_upload_that_is_cancelled_is_kept_for_the_next_flush(
+    what: str, blob_server: Any, client_of: Any
+) -> None:
+    """Its caller is gone, such as a handler with a timeout; the next success makes up for it."""
+    asked, go = threading.Event(), threading.Event()
+
+    def answer(
+        method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        if method == "PUT" and "slow" in path and not go.is_set():
+            asked.set()
+            go.wait(60)
+        if method == "GET":
+            return 200, {}, _EMPTY
+        if method == "HEAD":
+            return 404, {"x-ms-error-code": "BlobNotFound"}, b""
+        return 201, {"ETag": '"1"'}, b""
+
+    server = blob_server(answer)
+    client = client_of(server, "best-effort")
+    file = client.base_path / "in" / "slow"
+    file.parent.mkdir()
+    file.write_bytes(b"x" * 100)
+    if what == "file":
+        task = asyncio.ensure_future(client.upload_file_async(file))
+    elif what == "text":
+        task = asyncio.ensure_future(client.write_text_async(file, "y"))
+    else:
+        task = asyncio.ensure_future(client.upload_tree_async(file.parent))
+    await asyncio.to_thread(asked.wait, 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go.set()
+    assert len(client.pending_uploads()) == 1
+    await client.write_text_async(client.base_path / "new", "x")
+    assert client.pending_uploads() == []
+    assert server.count("PUT", "slow") == 2
