@@ -1,7 +1,6 @@
 """One request to a function app: URL, key, headers, retries, cold start."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
@@ -15,19 +14,17 @@ from ._checks import require_number, split_url
 from ._durable import secure_url
 from ._durable_status import beginning_of, is_page, read_json
 from ._function_keys import KEY_HEADER, keys_in
-from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
-    from typing_extensions import Self
 
     from infra_core.http import AsyncHttpClient
 
-__all__ = ["FromEnvironment", "FunctionCaller", "RequestOptions", "checked_url"]
+__all__ = ["FunctionCaller", "RequestOptions", "checked_url"]
 
 BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
-_SUCH_AS = "such as https://my-app.azurewebsites.net"
+SUCH_AS = "such as https://my-app.azurewebsites.net"
 _COLD = frozenset({404, 503})
 _CUT_OFF = frozenset({502, 504})
 _PATIENCE = 220.0  # seconds; the platform gives up after 230, and some plans answer 503 then
@@ -90,44 +87,6 @@ _NUMBERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "max_bytes": ("a number of bytes, 0 or more", {"least": 0, "whole": True}),
 }
 _DEFAULTS = RequestOptions(delay=0.0, max_retries=2, backoff=1.0, max_backoff=60.0)
-
-
-class FromEnvironment:
-    """A client of a function app that can be made from environment variables."""
-
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        base_url_env: str = BASE_URL_VAR,
-        api_key_env: str | None = None,
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> "Self":
-        """Make a client from environment variables.
-
-        Args:
-            base_url_env: Variable with the base URL.
-            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
-                left at its default.
-            env: The environment; that of the process by default.
-            **kwargs: What the constructor takes.
-
-        Raises:
-            ConfigurationError: `base_url_env` is not set.
-            ValueError: It is set to no usable URL.
-        """
-        source = os.environ if env is None else env
-        if api_key_env is None and base_url_env == BASE_URL_VAR:
-            api_key_env = API_KEY_VAR
-        base_url = (source.get(base_url_env) or "").strip()
-        if not base_url:
-            raise ConfigurationError(
-                f"{base_url_env} is not set; set it to the URL of the function app, {_SUCH_AS}"
-            )
-        api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
-        make: Callable[..., Self] = cls
-        return make(checked_url(base_url, base_url_env), api_key=api_key or None, **kwargs)
 
 
 @dataclass
@@ -354,13 +313,13 @@ def checked_url(url: str, name: str) -> str:
     """
     if not isinstance(url, str) or not url.strip():
         given = "" if url is None or isinstance(url, str) else f" and {url!r:.80} is none"
-        raise ValueError(f"{name} is required{given}: give the URL of the function app, {_SUCH_AS}")
+        raise ValueError(f"{name} is required{given}: give the URL of the function app, {SUCH_AS}")
     url = url.strip()
     problem = ""
     try:
         parts = split_url(url)
     except ValueError as error:
-        problem = f"is not a URL of a function app ({error}); must begin with https://, {_SUCH_AS}"
+        problem = f"is not a URL of a function app ({error}); must begin with https://, {SUCH_AS}"
     else:
         if parts.query or parts.fragment:
             problem = "has a query or fragment: give the URL without it, and a key that stood in it"

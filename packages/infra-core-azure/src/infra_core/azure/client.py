@@ -1,14 +1,24 @@
 """Clients of HTTP-triggered Azure Functions, plain and durable, asynchronous and synchronous."""
 
+import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._blocking import T, blocking, run_blocking  # noqa: F401 - T is a name of 0.7
 from ._durable import DurableInstance
 from ._durable_status import DurableStatus
-from ._function_calls import FromEnvironment, FunctionCaller, RequestOptions, checked_url
+from ._function_calls import (
+    API_KEY_VAR,
+    BASE_URL_VAR,
+    SUCH_AS,
+    FunctionCaller,
+    RequestOptions,
+    checked_url,
+)
 from ._function_durable import WaitOptions
 from ._function_manage import DurableManagement
+from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
@@ -28,7 +38,62 @@ __all__ = [
 ]
 
 
-class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
+class _FunctionClient:
+    """What both clients are made of."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        http_client: "AsyncHttpClient | None" = None,
+        default_headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
+        cold_start_grace: float = 0.0,
+    ) -> None:
+        self._calls = FunctionCaller(
+            base_url, api_key, timeout, http_client, default_headers, options, cold_start_grace
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        base_url_env: str = BASE_URL_VAR,
+        api_key_env: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> "Self":
+        """Make a client from environment variables.
+
+        Args:
+            base_url_env: Variable with the base URL.
+            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
+                left at its default.
+            env: The environment; that of the process by default.
+            **kwargs: What the constructor takes.
+
+        Raises:
+            ConfigurationError: `base_url_env` is not set.
+            ValueError: It is set to no usable URL.
+        """
+        source = os.environ if env is None else env
+        if api_key_env is None and base_url_env == BASE_URL_VAR:
+            api_key_env = API_KEY_VAR
+        base_url = (source.get(base_url_env) or "").strip()
+        if not base_url:
+            raise ConfigurationError(
+                f"{base_url_env} is not set; set it to the URL of the function app, {SUCH_AS}"
+            )
+        api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
+        return cls(checked_url(base_url, base_url_env), api_key=api_key or None, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._calls.base_url!r})"
+
+
+class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
     """Calls the functions of one app: key, retries and timeouts set once.
 
     The key goes into the header `x-functions-key` of requests to the origin of `base_url` only:
@@ -57,21 +122,6 @@ class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
             async with AzureFunctionAsyncClient(url, api_key=key) as client:
                 answer = await client.post_json("/api/run", json={"batchId": "batch-1"})
     """
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        http_client: "AsyncHttpClient | None" = None,
-        default_headers: Mapping[str, str] | None = None,
-        options: RequestOptions | None = None,
-        cold_start_grace: float = 0.0,
-    ) -> None:
-        self._calls = FunctionCaller(
-            base_url, api_key, timeout, http_client, default_headers, options, cold_start_grace
-        )
 
     @property
     def base_url(self) -> str:
@@ -148,11 +198,8 @@ class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._calls.base_url!r})"
 
-
-class AzureFunctionSyncClient(FromEnvironment):
+class AzureFunctionSyncClient(_FunctionClient):
     """`AzureFunctionAsyncClient` for synchronous code: the same settings, methods and errors.
 
     All clients of a process run on the one background event loop, which ends with the process;
@@ -166,26 +213,11 @@ class AzureFunctionSyncClient(FromEnvironment):
                 status = client.start_and_wait("/api/run", json={"batchId": "batch-1"})
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        http_client: "AsyncHttpClient | None" = None,
-        default_headers: Mapping[str, str] | None = None,
-        options: RequestOptions | None = None,
-        cold_start_grace: float = 0.0,
-    ) -> None:
-        self._async_client = AzureFunctionAsyncClient(
-            base_url,
-            api_key=api_key,
-            timeout=timeout,
-            http_client=http_client,
-            default_headers=default_headers,
-            options=options,
-            cold_start_grace=cold_start_grace,
-        )
+    @cached_property
+    def _async_client(self) -> AzureFunctionAsyncClient:
+        client = AzureFunctionAsyncClient.__new__(AzureFunctionAsyncClient)
+        client._calls = self._calls
+        return client
 
     @blocking(AzureFunctionAsyncClient.request, "_async_client")
     def request(self, *args: Any, **kwargs: Any) -> Any:
@@ -264,9 +296,6 @@ class AzureFunctionSyncClient(FromEnvironment):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._async_client.base_url!r})"
 
 
 async def wait_for_completion_async(
