@@ -41,15 +41,15 @@ def drive_sync(
     on_poll: Callable[[T], object] | None,
     *,
     cancel: threading.Event | None,
-    hard_timeout: bool,
 ) -> T:
     """Poll in the calling thread."""
     if isinstance(cancel, asyncio.Event):
         raise TypeError("cancel is an asyncio.Event, which a thread cannot wait for; "
                         "pass a threading.Event, or use the async form")  # fmt: skip
     _check(fetch_fn, on_poll, cancel)
-    in_thread = hard_timeout and not is_async_function(fetch_fn)
-    wait = run.rules.config.first_wait()
+    config = run.rules.config
+    in_thread = config.hard_timeout and not is_async_function(fetch_fn)
+    wait = config.first_wait()
     while True:
         _sleep(wait, cancel, run)
         budget = run.begin_check(clock.monotonic())

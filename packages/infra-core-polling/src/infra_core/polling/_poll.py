@@ -120,9 +120,7 @@ def poll_until(
         hard_timeout=hard_timeout,
     )  # fmt: skip
     rules = PollRules(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
-    return drive_sync(
-        PollRun(rules, label=label), fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout
-    )
+    return drive_sync(PollRun(rules, label=label), fetch_fn, on_poll, cancel=cancel)
 
 
 @overload

@@ -199,15 +199,15 @@ class StatusPoller(Generic[T]):
     ) -> None:
         check_callable("fetch_fn", fetch_fn)
         self._fetch = fetch_fn
-        self._config = checked_config(config)
         self._label = label
-        self._statuses = StatusRules(self._config, status_extractor)
+        config = checked_config(config)
+        statuses = StatusRules(config, status_extractor)
         self._rules: PollRules[T] = PollRules(
-            self._config,
-            self._statuses.is_terminal,
+            config,
+            statuses.is_terminal,
             is_transient=is_transient,
             next_delay=next_delay,
-            status=self._statuses.status,
+            status=statuses.status,
         )
 
     def poll(
@@ -231,10 +231,7 @@ class StatusPoller(Generic[T]):
             PollingCancelledError: The cancel event was set.
             Exception: What the fetch raised, when it is not transient or one too many.
         """
-        return drive_sync(
-            self._run(), self._fetch, on_poll,
-            cancel=cancel, hard_timeout=self._config.hard_timeout,
-        )  # fmt: skip
+        return drive_sync(self._run(), self._fetch, on_poll, cancel=cancel)
 
     async def poll_async(
         self,

@@ -38,8 +38,8 @@ _former: dict[int, Any] = {}
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    for block in list(_blocks.get(number, ())):
-        block.on_signal(number)
+    for block in list(_blocks.get(number, ())):  # acts in its event loop, soon
+        block.loop.call_soon_threadsafe(block.act, number)
 
 
 class _Handler(SignalState):
@@ -51,7 +51,7 @@ class _Handler(SignalState):
         super().__init__()
         self._runtime = runtime
         try:
-            self._loop = asyncio.get_running_loop()
+            self.loop = asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError(
                 "no running event loop: use handle_signals in the async function that runs the "
@@ -76,11 +76,8 @@ class _Handler(SignalState):
                 "[signal.SIGINT, signal.SIGTERM]"
             ) from error
 
-    def on_signal(self, number: int) -> None:
-        """Act in the event loop, soon."""
-        self._loop.call_soon_threadsafe(self._act, number)
-
-    def _act(self, number: int) -> None:
+    def act(self, number: int) -> None:
+        """Stop the intake at the first signal, cancel at the second."""
         if self._closed:
             return
         self.count += 1
@@ -96,7 +93,7 @@ class _Handler(SignalState):
                 extra={"signal": name},
             )
             self._runtime.stop()
-            self._timer = self._loop.call_later(self._grace, self._cancel, "the grace is over")
+            self._timer = self.loop.call_later(self._grace, self._cancel, "the grace is over")
         elif self.count == 2:
             self._cancel(f"{name} again")
             self._restore()  # a third one goes to the handler before ours
