@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -250,3 +251,12 @@ async def test_an_asynchronous_extractor_is_refused() -> None:
         await asyncio.to_thread(poller.poll)
     async for outcome in poll_many_async([1], running_job, status_extractor=wrong(later)):
         assert isinstance(outcome.error, TypeError)
+
+
+@pytest.mark.parametrize("options", [{}, {"initial_delay": 1}, {"jitter": 1}])
+def test_times_may_be_any_real_numbers(options: dict[str, int]) -> None:
+    """Fractions know no format of their own before Python 3.12, and no clock sleeps for one."""
+    fractions = {name: Fraction(value, 64) for name, value in options.items()}
+    config: Any = {"timeout": Fraction(1, 16), "poll_interval": Fraction(1, 32), **fractions}
+    with pytest.raises(PollingTimeoutError, match=r"timed out after 0\.0625 s"):
+        poll_until(running, never, next_delay=lambda answer: wrong(Fraction(1, 32)), **config)

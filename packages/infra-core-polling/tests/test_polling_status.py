@@ -116,6 +116,14 @@ class TestStatusPoller:
         assert await poll(kind, StatusPoller(fetch)) == {"status": status}
 
     @both
+    @pytest.mark.parametrize("answer", [b"completed", {"status": b"Completed"}])
+    async def test_a_status_of_bytes_is_decoded(
+        self, time: FastTime, script: Any, kind: str, answer: object
+    ) -> None:
+        """As clients of Redis return it; the poll would never end."""
+        assert await poll(kind, StatusPoller(script(b"running", answer))) == answer
+
+    @both
     @pytest.mark.parametrize("status", ["failed", "Cancelled", "CANCELED"])
     async def test_strict_raises_for_failures(
         self, time: FastTime, script: Any, kind: str, status: str

@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -312,3 +313,44 @@ def test_an_error_of_arguments_names_what_was_called(text: str, said: str) -> No
     error = TypeError(text)
     name_call(error, "get()", "get_async")
     assert str(error) == said
+
+
+async def _hang() -> None:
+    await asyncio.Event().wait()
+
+
+def _late_task(seconds: Any) -> None:
+    runtime = TaskRuntime(config=RuntimeConfig(task_timeout=seconds, cancel_grace=seconds))
+    asyncio.run(runtime.run([("a", _hang)]))
+
+
+def _late_retry(seconds: Any) -> None:
+    policy = RetryPolicy(deadline=seconds)
+    asyncio.run(retry_async(_hang, policy=policy, should_retry=lambda error: True))
+
+
+@pytest.mark.parametrize(
+    "late",
+    [_late_task, _late_retry, lambda seconds: run_sync(_hang(), timeout=seconds)],
+    ids=["task", "retry", "run_sync"],
+)
+def test_a_timeout_may_be_any_real_number(late: Callable[[Any], None]) -> None:
+    """Fractions know no format of their own before Python 3.12, and no clock sleeps for one."""
+    with pytest.raises(TimeoutError, match=r"0\.0625 s"):
+        late(Fraction(1, 16))
+
+
+@pytest.mark.skipif(not hasattr(BaseException, "add_note"), reason="Python 3.11")
+@pytest.mark.parametrize(
+    ("policy", "asked", "reason"),
+    [
+        ({"deadline": Fraction(1, 16)}, 1, "would reach the deadline of 0.0625 s"),
+        ({"max_backoff": Fraction(1, 16)}, 1, "asks for 1 s, above max_backoff of 0.0625 s"),
+        ({"max_retries": 1, "backoff": Fraction(1, 10_000)}, True, "max_retries is 1"),
+    ],
+)
+def test_a_policy_may_have_any_real_number(policy: Any, asked: Any, reason: str) -> None:
+    """The waits included, by the real clock."""
+    with pytest.raises(ConnectionError) as caught:
+        retry_sync(broken, policy=RetryPolicy(**policy), should_retry=lambda error: asked)
+    assert reason in caught.value.__notes__[0]

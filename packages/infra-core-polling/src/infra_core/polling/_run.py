@@ -172,7 +172,7 @@ class PollRun(Generic[T]):
             raise self.timed_out(f"allow a longer timeout, or look at {known}")
         self.waits += 1
         wait, self.last = planned
-        return wait
+        return float(wait)
 
     def stopped(self, check: CheckStopped) -> PollingError:
         """Return the error for a poll that ends while a fetch is still running."""
@@ -185,7 +185,7 @@ class PollRun(Generic[T]):
 
     def timed_out(self, remedy: str) -> PollingTimeoutError:
         """Return the timeout error, with everything known in it."""
-        seconds = f"{self.rules.config.timeout:g} s"
+        seconds = f"{float(self.rules.config.timeout):g} s"
         return self.enriched(
             PollingTimeoutError(
                 f"{self.what()} timed out after {seconds} without reaching a terminal state "

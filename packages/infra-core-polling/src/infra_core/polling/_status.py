@@ -45,7 +45,7 @@ def extract_status(response: object) -> str | None:
         >>> extract_status({"status": "running"}), extract_status("Completed")
         ('running', 'Completed')
     """
-    if isinstance(response, (str, enum.Enum)):
+    if isinstance(response, (str, bytes, enum.Enum)):
         return _text(response)
     for name in _STATUS_NAMES:
         value = _child(response, name)
@@ -265,6 +265,8 @@ def _child(value: object, name: str) -> object:
 def _text(value: object) -> str | None:
     if isinstance(value, enum.Enum):
         return value.value if isinstance(value.value, str) else value.name
+    if isinstance(value, bytes):  # as clients of Redis return
+        return value.decode("utf-8", "replace")
     return None if value is None else str(value)
 
 

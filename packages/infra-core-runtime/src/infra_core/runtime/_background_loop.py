@@ -312,7 +312,7 @@ def run_sync(
         ended = call.cancel()
         if not ended or isinstance(call.done.exception(), asyncio.CancelledError):
             raise TimeoutError(
-                f"{what} was not done within {timeout:g} s and was cancelled"
+                f"{what} was not done within {float(timeout or 0):g} s and was cancelled"
                 f"{'' if ended else ', which it ignores'}: allow more time"
             )
     try:

@@ -52,11 +52,10 @@ def _plan(
         if retry >= policy.max_retries:
             reason = f"max_retries is {policy.max_retries}"
         elif asked is not None and asked > policy.max_backoff:
-            reason = (
-                f"the server asks for {asked:g} s, above max_backoff of {policy.max_backoff:g} s"
-            )
+            most = float(policy.max_backoff)
+            reason = f"the server asks for {asked:g} s, above max_backoff of {most:g} s"
         else:
-            reason = f"the next wait would reach the deadline of {policy.deadline:g} s"
+            reason = f"the next wait would reach the deadline of {float(policy.deadline or 0):g} s"
     attempts = "1 attempt" if retry == 0 else f"{retry + 1} attempts"
     add_note(error, f"gave up after {attempts} in {elapsed:.2f} s: {reason}")
     return None
@@ -189,7 +188,7 @@ async def retry_async(
         if scope is None or not scope.expired():
             raise
         raise RetryDeadlineError(
-            f"not done within the deadline of {policy.deadline:g} s, retries included: "
+            f"not done within the deadline of {float(policy.deadline or 0):g} s, retries included: "
             "allow more time, or fewer or shorter attempts"
         ) from (failed or error)
     finally:

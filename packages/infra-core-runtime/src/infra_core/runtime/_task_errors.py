@@ -62,7 +62,7 @@ class TaskTimeoutError(_AnyTimeoutError):
     def __init__(self, task_id: str, timeout: float, *, unresponsive: bool = False) -> None:
         left = "; it ignores cancellation and was left behind" if unresponsive else ""
         super().__init__(
-            f"task {task_id!r} did not end within its task_timeout of {timeout:g} s{left}: "
+            f"task {task_id!r} did not end within its task_timeout of {float(timeout):g} s{left}: "
             "allow it more time, or go on without it, by on_timeout of run() or outcomes=True of a "
             "stream"
         )

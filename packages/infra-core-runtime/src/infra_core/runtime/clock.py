@@ -64,7 +64,7 @@ def sleep(seconds: float) -> None:
     if _fake is not None:
         _fake.sleep(seconds)
     elif seconds > 0:
-        _time.sleep(seconds)
+        _time.sleep(float(seconds))
 
 
 async def sleep_async(seconds: float) -> None:
