@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,16 @@ from infra_core.runtime import clock, printable
 from . import exit_codes
 from ._arguments import CommandError, add_options, add_verb, named, natural, seconds
 from ._errors import plural, without_url
-from ._jobs_change import delete_batch, prune_jobs, retry_jobs
-from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
+from ._jobs_change import (
+    as_dict,
+    delete_batch,
+    find,
+    is_empty,
+    no_jobs,
+    prune_jobs,
+    retry_jobs,
+    tell_unreadable,
+)
 from ._jobs_watch import watch_jobs
 from ._report import is_capable, make_console, print_json, print_rows
 
@@ -38,12 +47,7 @@ __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
 TERMINAL_LIMIT = 1_000  # jobs that a terminal is shown unless it asks for more
 COLUMNS = ("job", "status", "starts", "updated", "url", "error")
-SORTS: dict[str, Callable[[JobRecord], Any]] = {
-    "job": lambda record: record.job_id,
-    "status": lambda record: str(record.status),
-    "starts": lambda record: record.attempts,
-    "updated": lambda record: record.updated_at,
-}
+SORTS = {"job": "job_id", "status": "status", "starts": "attempts", "updated": "updated_at"}
 DESCRIPTION = """\
 Look at the jobs of a batch, and put failed ones back.
 
@@ -64,82 +68,27 @@ whose lease has ended, or which were started without a lease and have not change
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core jobs`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    listing = add_batch_verb(verbs, "list", "a line for each job")
-    add_status(listing, "only these")
-    add_options(
-        listing,
-        [
-            ("--since WHEN", "changed since: 90s, 30m, 12h, 7d or ISO", parse_since),
-            ("--until WHEN", "changed before: as --since", parse_since),
-            ("--worker NAME", "held by this worker"),
-            ("--limit N", f"so many at most, 0 for all (all; {TERMINAL_LIMIT} on a terminal)",
-             natural),
-            ("--format", "CSV, or a JSON line a job", ("csv", "jsonl")),
-            ("--header", "name the columns where the output is not a terminal"),
-        ],
-    )  # fmt: skip
-    listing.add_argument(
-        "--sort", choices=[sign + name for name in SORTS for sign in ("", "-")], metavar="BY",
-        help=f"{', '.join(SORTS)}; with - in front the other way, as --sort=-updated",
-    )  # fmt: skip
-    add_out(add_verb(verbs, "batches", "a line for each batch, with its counts"))
-    show = add_batch_verb(verbs, "show", "everything known of one job")
+    of_batch: dict[str, argparse.ArgumentParser] = {}
+    for name, summary, options in _VERBS:
+        verb = of_batch[name] = add_verb(verbs, name, summary)
+        if name not in ("batches", "prune"):
+            verb.add_argument("batch_id", metavar="BATCH", help="name of the batch")
+        add_options(verb, [("--out DIR", "output folder of the runs (.)", named), *options])
+        verb.set_defaults(out=Path(), interval=2.0)
+    show, retry, prune = (of_batch[name] for name in ("show", "retry", "prune"))
     show.add_argument("job_id", metavar="JOB", help="its id, or enough of its beginning")
-    retry = add_batch_verb(verbs, "retry", "put jobs back to pending")
     retry.add_argument("job_id", metavar="JOB", nargs="*", help="only these (all that failed)")
-    add_options(
-        retry,
-        [
-            ("--completed", "completed jobs as well, so they run again"),
-            ("--force", "also jobs that a worker holds; it is dead for sure"),
-        ],
-    )
-    add_options(
-        add_batch_verb(verbs, "delete", "delete all jobs of a batch"),
-        [
-            ("--force", "pending and running jobs as well"),
-            ("--files", "the folder DIR/BATCH as well"),
-            ("--blobs", "the blobs below BATCH in the container as well"),
-        ],
-    )
-    prune = add_verb(verbs, "prune", "delete old jobs")
-    add_out(prune)
     prune.add_argument(
         "--older-than", type=parse_since, metavar="WHEN", required=True,
         help="not changed since: 90s, 30m, 12h, 7d or ISO",
     )  # fmt: skip
-    add_status(prune, "only these (completed, failed and timed out)")
-    prune.add_argument("--batch", metavar="BATCH", help="only of this batch")
-    watch = add_batch_verb(verbs, "watch", "follow a batch until all its jobs have ended")
-    watch.set_defaults(interval=2.0)
-    add_options(
-        watch,
-        [
-            ("--interval S", "seconds between looks (2)", seconds),
-            ("--timeout S", "stop watching after so long", moment),
-        ],
-    )
-
-
-def add_batch_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    """Add one verb with what all verbs take."""
-    parser = add_verb(verbs, name, summary)
-    parser.add_argument("batch_id", metavar="BATCH", help="name of the batch")
-    add_out(parser)
-    return parser
-
-
-def add_status(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the states of the jobs that are meant."""
-    statuses = tuple(status.value for status in JobStatus)
-    parser.add_argument("--status", action="append", choices=statuses, help=text)
-
-
-def add_out(parser: argparse.ArgumentParser) -> None:
-    """Add where the jobs are kept."""
-    parser.add_argument(
-        "--out", type=named, default=Path(), metavar="DIR", help="output folder of the runs (.)"
-    )
+    of_batch["list"].add_argument(
+        "--sort", choices=[sign + name for name in SORTS for sign in ("", "-")], metavar="BY",
+        help=f"{', '.join(SORTS)}; with - in front the other way, as --sort=-updated",
+    )  # fmt: skip
+    statuses = [status.value for status in JobStatus]
+    for name, text in (("list", "only these"), ("prune", _PRUNED)):
+        of_batch[name].add_argument("--status", action="append", choices=statuses, help=text)
 
 
 def parse_since(text: str) -> datetime:
@@ -159,6 +108,36 @@ def parse_since(text: str) -> datetime:
 def moment(text: str) -> float:
     """An argparse type: a time of zero or more; zero is one look."""
     return 0.0 if text.strip() == "0" else seconds(text)
+
+
+_PRUNED = "only these (completed, failed and timed out)"
+_VERBS: list[tuple[str, str, list[tuple[Any, ...]]]] = [
+    ("list", "a line for each job", [
+        ("--since WHEN", "changed since: 90s, 30m, 12h, 7d or ISO", parse_since),
+        ("--until WHEN", "changed before: as --since", parse_since),
+        ("--worker NAME", "held by this worker"),
+        ("--limit N", f"so many at most, 0 for all (all; {TERMINAL_LIMIT} on a terminal)",
+         natural),
+        ("--format", "CSV, or a JSON line a job", ("csv", "jsonl")),
+        ("--header", "name the columns where the output is not a terminal"),
+    ]),
+    ("batches", "a line for each batch, with its counts", []),
+    ("show", "everything known of one job", []),
+    ("retry", "put jobs back to pending", [
+        ("--completed", "completed jobs as well, so they run again"),
+        ("--force", "also jobs that a worker holds; it is dead for sure"),
+    ]),
+    ("delete", "delete all jobs of a batch", [
+        ("--force", "pending and running jobs as well"),
+        ("--files", "the folder DIR/BATCH as well"),
+        ("--blobs", "the blobs below BATCH in the container as well"),
+    ]),
+    ("prune", "delete old jobs", [("--batch BATCH", "only of this batch")]),
+    ("watch", "follow a batch until all its jobs have ended", [
+        ("--interval S", "seconds between looks (2)", seconds),
+        ("--timeout S", "stop watching after so long", moment),
+    ]),
+]  # fmt: skip
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -193,8 +172,8 @@ def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     if options.worker:
         found = (record for record in found if record.lease_owner == options.worker)
     if options.sort:
-        name = options.sort.removeprefix("-")
-        found = sorted(found, key=SORTS[name], reverse=options.sort.startswith("-"))
+        by = attrgetter(SORTS[options.sort.removeprefix("-")])
+        found = sorted(found, key=by, reverse=options.sort.startswith("-"))
     records = list(islice(found, limit + 1) if limit else found)
     tell_unreadable(store)
     if not records and is_empty(store, options.batch_id):
@@ -219,6 +198,16 @@ def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         header = [COLUMNS] if options.header else []
         print_rows(console, [], chain(header, (row(record) for record in records)))
     return exit_codes.OK
+
+
+def row(record: JobRecord) -> Iterable[str]:
+    """The cells of one job."""
+    yield record.job_id
+    yield str(record.status)
+    yield str(record.attempts)
+    yield record.updated_at.strftime("%Y-%m-%d %H:%M:%SZ")
+    yield str(record.payload.get("url", ""))
+    yield record.error or ""
 
 
 def list_batches(store: JobStore[JobRecord], options: argparse.Namespace) -> int:

@@ -1,24 +1,83 @@
-"""Verbs of `infra-core jobs` that change what is stored: put back, delete, prune."""
+"""Jobs as `infra-core jobs` finds them, and its verbs that put back, delete and prune."""
 
 import argparse
+import json
 import os
 import shutil
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
-from infra_core.batch._environment import open_storage
-from infra_core.batch._folder import ASSETS, exclusive, run_folder
+from infra_core.azure.job_store import BatchSummary, JobRecord, JobStateError, JobStatus, JobStore
+from infra_core.batch._environment import open_storage, table_of
+from infra_core.batch._folder import ASSETS, JOBS_FILE, exclusive, run_folder
+from infra_core.runtime import clock
 
 from . import exit_codes
 from ._arguments import CommandError
 from ._errors import plural
-from ._jobs_find import as_dict, find, is_empty, is_held, no_jobs, tell_unreadable
 from ._report import print_json
 
-__all__ = ["delete_batch", "prune_jobs", "retry_jobs"]
+__all__ = [
+    "as_dict", "delete_batch", "find", "is_empty", "is_held", "no_jobs", "prune_jobs",
+    "retry_jobs", "tell_unreadable",
+]  # fmt: skip
+
+
+def tell_unreadable(store: JobStore[JobRecord]) -> None:
+    """Print how many jobs cannot be read, and why the first of them cannot."""
+    unreadable = getattr(store, "unreadable", [])
+    if unreadable:
+        print(f"{plural(len(unreadable), 'job')} cannot be read and are left out:", file=sys.stderr)
+    for job in unreadable[:10]:
+        print(f"  {job.job_id}: {job.reason}", file=sys.stderr)
+
+
+def as_dict(record: JobRecord | BatchSummary) -> dict[str, Any]:
+    """A job, or the counts of a batch, for JSON."""
+    text = json.dumps(asdict(record), default=datetime.isoformat)
+    found: dict[str, Any] = json.loads(text)
+    found.pop("etag", None)
+    return found
+
+
+def find(store: JobStore[JobRecord], batch_id: str, job_id: str) -> JobRecord:
+    """The job with this id, or the only one whose id begins so."""
+    if exact := store.fetch(batch_id, job_id):
+        return exact
+    matches = [r for r in store.iter_runs(batch_id) if r.job_id.startswith(job_id)]
+    if len(matches) == 1:
+        return matches[0]
+    problem = f"{len(matches)} jobs begin with" if matches else "there is no job"
+    raise CommandError(
+        f"{problem} {job_id!r} in batch {batch_id!r}; list them: infra-core jobs list {batch_id}"
+    )
+
+
+def is_empty(store: JobStore[JobRecord], batch_id: str) -> bool:
+    """Whether a batch has no job at all: its name is probably mistyped."""
+    return next(iter(store.iter_runs(batch_id)), None) is None
+
+
+def no_jobs(options: argparse.Namespace) -> CommandError:
+    """The error that a batch has no jobs."""
+    table = table_of(os.environ)
+    place = f"the table {table!r}" if table else repr(str(options.out / JOBS_FILE))
+    return CommandError(
+        f"batch {options.batch_id!r} has no jobs in {place}; check the batch's name and --out"
+    )
+
+
+def is_held(record: JobRecord) -> bool:
+    """Whether a worker holds a job: its lease runs, or it was started without one lately."""
+    if record.status is not JobStatus.RUNNING:
+        return False
+    if record.lease_until is not None:
+        return record.lease_until.timestamp() > clock.time()
+    return not record.is_abandoned()
 
 
 def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from infra_core.runtime import clock
 
 from . import exit_codes
 from ._errors import plural
-from ._jobs_find import is_held, no_jobs, tell_unreadable
+from ._jobs_change import is_held, no_jobs, tell_unreadable
 
 __all__ = ["watch_jobs"]
 
