@@ -19,10 +19,9 @@ from infra_core.azure.job_store import JobRecord, SqliteJobStore, work_batch
 from infra_core.azure.monitoring import RunLogWriter
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 from infra_core.batch import _manifest, run_batch
-from infra_core.batch._errors import plural
+from infra_core.batch._errors import one_line, plural
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
-from infra_core.cli._errors import one_line
 from infra_core.cli._report import Lasting, to_json
 from infra_core.http import fetch
 from infra_core.http.assets import download_asset, download_many

@@ -133,13 +133,10 @@ class FileNames:
         # with its job's id in it, it cannot be another's
         if job_id in path or self._index.claim_path(path, job_id):
             return path
-        for digits in (8, 16, 32):
-            head = PurePosixPath(path)
-            stem, suffix = (head.name, "") if "." not in head.name[1:] else _split(head.name)
-            named = str(head.with_name(f"{stem}-{job_id[:digits]}{suffix}"))
-            if self._index.claim_path(named, job_id):
-                return named
-        return hashed
+        head = PurePosixPath(path)
+        stem, suffix = (head.name, "") if "." not in head.name[1:] else _split(head.name)
+        named = str(head.with_name(f"{stem}-{job_id[:8]}{suffix}"))
+        return named if self._index.claim_path(named, job_id) else hashed
 
     def _fill(self, item: BatchItem, job_id: str, number: int, extension: str, sha256: str) -> str:
         parts = urlsplit(item.url)

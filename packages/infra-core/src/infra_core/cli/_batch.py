@@ -20,13 +20,13 @@ from infra_core.batch import (
     Summary,
     run_batch,
 )
+from infra_core.batch._errors import one_line
 from infra_core.batch._folder import JOBS_FILE, MANIFEST_FILE
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
 from ._credentials import bearer_files_of, headers_of
 from ._ending import Ending, ending_in_order
-from ._errors import one_line
 from ._list import ListLines, open_list
 from ._report import Reporter
 from ._results import ResultsFile

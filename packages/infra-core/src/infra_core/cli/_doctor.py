@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infra_core.batch._environment import environment_of, table_of
+from infra_core.batch._errors import one_line, plural
 from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
 from ._arguments import add_options, add_prefix, seconds
-from ._errors import one_line, plural
 from ._report import make_console, print_json, print_marked
 
 __all__ = ["DESCRIPTION", "Check", "add_arguments", "examine", "execute"]

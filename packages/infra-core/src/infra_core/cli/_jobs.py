@@ -21,12 +21,12 @@ from infra_core.azure.job_store import (
     JobStore,
 )
 from infra_core.batch._environment import open_jobs, table_of
+from infra_core.batch._errors import plural, without_url
 from infra_core.batch._folder import JOBS_FILE
 from infra_core.runtime import clock, printable
 
 from . import exit_codes
 from ._arguments import CommandError, add_options, add_verb, named, natural, seconds
-from ._errors import plural, without_url
 from ._jobs_change import (
     as_dict,
     delete_batch,

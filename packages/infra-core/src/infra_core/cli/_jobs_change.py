@@ -13,12 +13,12 @@ from typing import Any
 
 from infra_core.azure.job_store import BatchSummary, JobRecord, JobStateError, JobStatus, JobStore
 from infra_core.batch._environment import open_storage, table_of
+from infra_core.batch._errors import plural
 from infra_core.batch._folder import ASSETS, JOBS_FILE, exclusive, run_folder
 from infra_core.runtime import clock
 
 from . import exit_codes
 from ._arguments import CommandError
-from ._errors import plural
 from ._report import print_json
 
 __all__ = [

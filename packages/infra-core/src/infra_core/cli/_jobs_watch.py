@@ -8,10 +8,10 @@ from math import inf
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
 from infra_core.azure.monitoring import HeartbeatState, read_heartbeat
+from infra_core.batch._errors import plural
 from infra_core.runtime import clock
 
 from . import exit_codes
-from ._errors import plural
 from ._jobs_change import is_held, no_jobs, tell_unreadable
 
 __all__ = ["watch_jobs"]

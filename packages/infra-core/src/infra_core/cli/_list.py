@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from infra_core.batch import BatchItem, ListError, Rejected, read_items
+from infra_core.batch._errors import plural
 from infra_core.batch._formats import format_of
 
 from ._arguments import CommandError
-from ._errors import plural
 
 __all__ = ["ListLines", "open_list"]
 

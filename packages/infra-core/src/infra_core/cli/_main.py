@@ -76,10 +76,14 @@ def explain(name: str, error: Exception, verbose: int) -> int:
     if isinstance(error, configuration_errors()):
         print_error(name, str(error))
         return exit_codes.USAGE
-    from ._errors import one_line, remedy_for, traceback_of
+    import traceback
+
+    from infra_core.batch._errors import one_line
+    from infra_core.runtime import redact_secrets
 
     if verbose:
-        print_error(name, traceback_of(error))
+        where = "".join(traceback.format_exception(error)).rstrip()
+        print_error(name, redact_secrets(where))
     remedy = remedy_for(error)
     if not remedy and not type(error).__module__.startswith("infra_core."):
         remedy = "-v shows where this came from"
@@ -87,6 +91,25 @@ def explain(name: str, error: Exception, verbose: int) -> int:
     if isinstance(error, OSError):
         discard_output()  # it may be standard output that is full: do not fail on it again
     return exit_codes.FAILED
+
+
+def remedy_for(error: Exception) -> str:
+    """What to do about an error that does not say so itself, by its kind; empty if unknown."""
+    if type(error).__module__.startswith("infra_core."):
+        return ""  # by the rule of the house it says so itself
+    if isinstance(error, ImportError):
+        return "the installation is incomplete: pip install --upgrade infra-core"
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if "ClientAuthenticationError" in kinds or status in {401, 403}:
+        return "check the key, the SAS token or the role assignment of the identity"
+    if "ResourceNotFoundError" in kinds:
+        return "check the name and the account"
+    if kinds & {"ServiceRequestError", "ServiceResponseError", "RequestException", "HTTPError"}:
+        return "check the endpoint and the network"
+    if isinstance(error, OSError) and error.errno is not None:
+        return "check the path, its permissions and the space on the disk"
+    return ""
 
 
 def print_error(name: str, text: str) -> None:
@@ -168,13 +191,11 @@ def build_parser(
 
 def complete(parser: argparse.ArgumentParser) -> None:
     """Offer shell completion where argcomplete is installed."""
-    if "_ARGCOMPLETE" not in os.environ:
-        return
-    try:
-        import argcomplete
-    except ImportError:
-        return
-    argcomplete.autocomplete(parser)
+    if "_ARGCOMPLETE" in os.environ:
+        with suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
 
 
 class PrintVersions(argparse.Action):

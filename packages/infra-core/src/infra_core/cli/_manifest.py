@@ -10,12 +10,12 @@ from typing import Any
 
 from infra_core._start import import_engine
 from infra_core.batch._environment import open_jobs, open_storage, table_of
+from infra_core.batch._errors import plural
 from infra_core.batch._folder import ASSETS, JOBS_FILE, MANIFEST_FILE
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes
 from ._arguments import CommandError, add_options, check_writable, named
-from ._errors import plural
 from ._report import print_json, to_json
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from infra_core._start import import_engine, import_storage, started
 from infra_core.batch._environment import open_storage
+from infra_core.batch._errors import plural
 
 from . import exit_codes
 from ._arguments import CommandError, add_options, add_verb, named
-from ._errors import plural
 from ._manifest import recorded_files, recorded_types, without_links
 from ._report import human_size, make_console, print_json, print_rows
 

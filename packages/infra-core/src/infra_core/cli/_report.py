@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from infra_core.batch._errors import plural
 from infra_core.runtime import printable
-
-from ._errors import plural
 
 if TYPE_CHECKING:
     from rich.console import Console

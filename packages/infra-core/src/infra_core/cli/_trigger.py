@@ -14,12 +14,12 @@ from infra_core.azure.function_cli import (
     trigger_batch,
 )
 from infra_core.batch._environment import open_storage
+from infra_core.batch._errors import one_line
 from infra_core.runtime import printable, redact_secrets, sanitize_url
 
 from . import exit_codes
 from ._arguments import CommandError, add_options, check_writable
 from ._ending import ending_in_order
-from ._errors import one_line
 from ._report import make_console, print_json
 
 if TYPE_CHECKING:
