@@ -15,7 +15,7 @@ from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_clo
 
 from ._download import Downloads, WorkItem, settle, share_of
 from ._errors import BatchError, one_line
-from ._results import HERE, BatchRetry, Outcome
+from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from ._options import BatchOptions
@@ -34,14 +34,10 @@ class ShardResult(NamedTuple):
 
     outcomes: Sequence[Outcome | None]  # of each item; None for one that was not begun
     retries: Sequence[BatchRetry]
-    stopped: str  # why its worker begins no more downloads; empty while it does
 
 
 class DaskWorkers:
-    """The workers of a cluster, given as a `distributed.Client`, a cluster, or an address.
-
-    `on_stopped` is called with the reason why a worker begins no more downloads.
-    """
+    """The workers of a cluster, given as a `distributed.Client`, a cluster, or an address."""
 
     def __init__(
         self,
@@ -50,11 +46,9 @@ class DaskWorkers:
         on_retry: Callable[[BatchRetry], None],
         env: Mapping[str, str],
         client: Any,
-        on_stopped: Callable[[str], object],
     ) -> None:
         self._settings = (options, folder, dict(env))
         self._on_retry = on_retry
-        self._on_stopped = on_stopped
         # its outcomes come together: none is to wait long for the others
         self._shard = min(_SHARD, 2 * options.concurrency)
         self._gathered: list[tuple[WorkItem, asyncio.Future[Outcome | None]]] = []
@@ -138,8 +132,6 @@ class DaskWorkers:
             self._on_retry(retry)
         for (_, done), outcome in zip(gathered, result.outcomes, strict=True):
             settle(done, outcome)
-        if result.stopped:
-            self._on_stopped(result.stopped)
 
     async def _result_of(self, items: list[WorkItem]) -> ShardResult:
         assert self._runtime is not None  # noqa: S101 - open() made it
@@ -194,17 +186,11 @@ async def _do(run_id: str, settings: bytes, items: Sequence[WorkItem]) -> ShardR
 
 
 class _ShardWorker(Downloads):
-    """Does shards, any number at once, until the run is to end.
-
-    It looks at the bounds itself: the run hears of an outcome only with all of its shard.
-    """
+    """Does shards, any number at once, until the run is to end."""
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
         self._retries: list[BatchRetry] = []
         super().__init__(options, folder, self._retries.append, env)
-        self._bound = options.max_failures
-        self._failed = 0
-        self._why = ""
         self.busy = 0  # shards
 
     async def run(self, items: Sequence[WorkItem]) -> ShardResult:
@@ -215,22 +201,4 @@ class _ShardWorker(Downloads):
         finally:
             self.busy -= 1
         retries, self._retries[:] = list(self._retries), []
-        return ShardResult(outcomes, retries, self._why)
-
-    async def fetch(self, work: WorkItem) -> Outcome | None:
-        """Do an item, and stop where it says that the run is to end."""
-        outcome = await super().fetch(work)
-        if outcome is None:
-            return None
-        self._failed += outcome.status not in HERE
-        if outcome.by_load:
-            self._stop_for(f"a worker's machine lacks something ({outcome.error})")
-        elif self._bound is not None and self._failed > self._bound:
-            self._stop_for(
-                f"{self._failed} URLs failed at one worker, more than max_failures={self._bound}"
-            )
-        return outcome
-
-    def _stop_for(self, why: str) -> None:
-        self._why = self._why or why
-        self.stop()
+        return ShardResult(outcomes, retries)

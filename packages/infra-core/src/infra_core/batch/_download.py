@@ -367,11 +367,7 @@ def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
 
 
 def workers_of(
-    services: "Services",
-    client: Any,
-    *,
-    on_retry: Callable[[BatchRetry], None],
-    on_stopped: Callable[[str], None],
+    services: "Services", client: Any, on_retry: Callable[[BatchRetry], None]
 ) -> "Downloads | ProcessWorkers | DaskWorkers":
     """What downloads: this process, others of this machine, or those of a cluster.
 
@@ -390,7 +386,7 @@ def workers_of(
         from ._dask import DaskWorkers
 
         where = client or options.dask
-        return DaskWorkers(options, folder.absolute(), on_retry, services.env, where, on_stopped)
+        return DaskWorkers(options, folder.absolute(), on_retry, services.env, where)
     if options.processes != 1 or options.scratch is not None:
         from ._workers import ProcessWorkers
 

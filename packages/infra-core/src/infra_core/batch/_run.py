@@ -88,12 +88,7 @@ class BatchRun:
         self._finisher = Finisher(
             services, self._book, self._names, hooks, self._has_ended, self._end_unless_ending
         )
-        self._workers = workers_of(
-            services,
-            client,
-            on_retry=self._finisher.retried,
-            on_stopped=self._end_unless_ending,
-        )
+        self._workers = workers_of(services, client, self._finisher.retried)
         # no run takes more of a shared table than it can begin with
         self._group = _GROUP if self._claims is None else min(_GROUP, options.concurrency)
         self._recording = False  # whether any jobs could be recorded
