@@ -1,6 +1,8 @@
 """What monitoring says: the value at fault, the rule it broke, what to do; no secrets."""
 
+import inspect
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from infra_core.azure import monitoring
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.monitoring import (
     HeartbeatMonitor,
     RunLogWriter,
+    SenderLimits,
     TelemetryClient,
     TelemetryConfig,
     read_heartbeat,
 )
-from infra_core.azure.monitoring._sender import SenderLimits
 from infra_core.azure.monitoring.testing import IngestionServer, reply
 
 
@@ -239,3 +242,22 @@ def test_an_asynchronous_client_is_named_by_its_class(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"_Awaited\.write_json\(\) is asynchronous") as caught:
         monitor.pulse()
     assert " at 0x" not in str(caught.value)
+
+
+_OF_OTHERS = {"Any", "AbstractEventLoop", "AzureStorageClient", "BaseException", "Callable"} | {
+    "Exception", "Iterable", "Literal", "Mapping", "None", "Path", "Self", "TracebackType", "Unpack"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["HeartbeatMonitor", "RunLogWriter", "TelemetryClient"])
+def test_what_a_signature_names_can_be_imported(name: str) -> None:
+    """The bounds that a warning wants raised, for one."""
+    methods = dict(inspect.getmembers(getattr(monitoring, name), inspect.isfunction))
+    public = [method for member, method in methods.items() if not member.startswith("_")]
+    texts = [
+        annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+        for method in (*public, methods["__init__"])
+        for annotation in method.__annotations__.values()
+    ]
+    named = set(re.findall(r"\b[A-Z]\w+", " ".join(texts))) - _OF_OTHERS
+    assert not named - set(dir(monitoring))

@@ -16,6 +16,7 @@ from ._protocols import (
     UtcNowFunc as UtcNowFunc,
 )
 from ._run_log import RunLogWriter as RunLogWriter
+from ._sender import SenderLimits as SenderLimits, TelemetryStats as TelemetryStats
 from ._telemetry import TelemetryClient as TelemetryClient
 from ._telemetry_config import TelemetryConfig as TelemetryConfig
 from ._telemetry_events import (
