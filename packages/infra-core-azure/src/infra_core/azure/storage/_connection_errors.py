@@ -43,9 +43,7 @@ def connection_error(
     else:
         remedy = remedy.partition(", or pass verify=")[0]  # which other callers can
         remedy += f"; check that {config.endpoint_setting} names the right account or endpoint"
-    failure = kind(
-        f"{operation} of {blob!r} failed: {what}", blob=blob, operation=operation, remedy=remedy
-    )
+    failure = kind.of(operation, blob, f"failed: {what}", remedy)
     # A name without address, a certificate that is not trusted: these stay so.
     failure.permanent = is_permanent_transport_error(error.__cause__ or error)
     failure.__cause__ = _root_cause(error)
@@ -58,12 +56,11 @@ def deadline_error(
     """The error for a request that its deadline cut off; `last` is what a try before it met."""
     options = config.options
     before = f"; the try before: {last}" if isinstance(last, StorageConnectionError) else ""
-    return StorageTimeoutError(
-        f"{operation} of {blob!r} was not done within the deadline of {options.deadline:g} s, "
-        f"retries included{before}",
-        blob=blob,
-        operation=operation,
-        remedy=f"raise {config.variable('deadline')}, or lower {config.variable('timeout')} "
+    return StorageTimeoutError.of(
+        operation,
+        blob,
+        f"was not done within the deadline of {options.deadline:g} s, retries included{before}",
+        f"raise {config.variable('deadline')}, or lower {config.variable('timeout')} "
         f"({options.timeout:g} s now) so that a silent server is asked again sooner",
     )
 

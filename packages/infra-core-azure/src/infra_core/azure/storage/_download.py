@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from infra_core.fs import AtomicFile
 from infra_core.runtime import ThreadBatcher
@@ -30,7 +29,6 @@ __all__ = ["download_blob"]
 # size." https://learn.microsoft.com/rest/api/storageservices/get-blob
 _HASHED = "x-ms-range-get-content-md5"
 _MAX_HASHED = 4 << 20
-E = TypeVar("E", bound=IntegrityError)
 
 
 async def download_blob(
@@ -166,8 +164,8 @@ async def _first_part(
             return await _first_part(service, name, info)  # again, now with what verifies it
         await _check_range(service, response, info, 0, min(step, info.size), _HASHED in headers)
     elif len(response.body) != info.size:
-        raise _damaged(
-            IntegrityError,
+        raise IntegrityError.of(
+            "download",
             name,
             f"brought {len(response.body)} bytes of {info.size}",
             "run it again; if it happens every time, look at the proxies in between",
@@ -240,8 +238,8 @@ async def _check_range(
     expected = f"bytes {start}-{end - 1}/{info.size}"
     actual = response.headers.get("Content-Range", "no range")
     if response.status != 206 or actual != expected or len(response.body) != end - start:
-        raise _damaged(
-            IntegrityError,
+        raise IntegrityError.of(
+            "download",
             info.name,
             f"asked for {expected} and got {actual} with {len(response.body)} bytes",
             "a proxy in between may be at fault: try without it (NO_PROXY)",
@@ -254,16 +252,12 @@ async def _check_range(
         return
     md5 = await asyncio.to_thread(lambda: new_md5(response.body).digest())
     if md5 != claimed:
-        raise _damaged(
-            IntegrityError,
+        raise IntegrityError.of(
+            "download",
             info.name,
             f"brought {expected} with MD5 {md5.hex()}, where the service read {claimed.hex()}",
             "something in between alters bytes: use https, and look at the proxies",
         )
-
-
-def _damaged(kind: type[E], name: str, what: str, remedy: str) -> E:
-    return kind(f"download of {name!r} {what}", blob=name, operation="download", remedy=remedy)
 
 
 class _MismatchError(IntegrityError):
@@ -285,8 +279,9 @@ def _check(
         return
     came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
     if size != info.size or md5 != before:
-        error = _damaged(
-            IntegrityError if size != info.size else _MismatchError,
+        kind = IntegrityError if size != info.size else _MismatchError
+        error = kind.of(
+            "download",
             name,
             f"brought {size} bytes with MD5 {came}, where {info.size} bytes with MD5 {stored} are "
             "stored",
@@ -304,8 +299,8 @@ def _check(
             extra={"blob_name": name},
         )
         return
-    final = _damaged(
-        IntegrityError,
+    final = IntegrityError.of(
+        "download",
         name,
         f"brought the same bytes twice, with MD5 {came}: the MD5 that is stored, {stored}, was "
         "wrong from the start",

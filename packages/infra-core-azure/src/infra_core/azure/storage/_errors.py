@@ -23,7 +23,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
@@ -46,6 +46,8 @@ from ._refusals import (
 Ending = Literal["pending", "refused", "dropped"]
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ._tree_types import TreeReport
 
 __all__ = [
@@ -89,6 +91,12 @@ class StorageError(AzureServiceError):
         self.remedy = remedy
         super().__init__(message)
         self.message = message
+
+    @classmethod
+    def of(cls, operation: str, blob: str, what: str, remedy: str = "", **more: Any) -> "Self":
+        """An error whose message says which operation met `what`."""
+        text = f"{operation} of {blob!r} {what}"
+        return cls(text, blob=blob, operation=operation, remedy=remedy, **more)
 
     def __str__(self) -> str:
         tried = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
@@ -276,15 +284,15 @@ def request_error(
     elif not remedy:
         remedy = "this request will be refused again: look the code up in Azure's documentation"
     said = f"{code or 'no error code'}{': ' + text if text else ''}"
-    error = kind(
-        f"{operation} of {blob!r} failed with status {status} ({said})",
+    error = kind.of(
+        operation,
+        blob,
+        f"failed with status {status} ({said})",
+        remedy,
         status=status,
         code=code,
-        blob=blob,
-        operation=operation,
         request_id=request_id,
         retry_after=retry_after,
-        remedy=remedy,
     )
     error.permanent = permanent
     return error

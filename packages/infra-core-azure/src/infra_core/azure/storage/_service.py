@@ -252,13 +252,12 @@ class BlobService:
         if final and not _is_of_service(response.headers):
             # A login page of some network, say: taken for the service, it would swallow uploads,
             # and a page that it does not have would pass for a blob that does not exist.
-            raise StorageRequestError(
-                f"{operation} of {blob!r} was answered, with status {response.status}, but not by "
-                "a blob service",
+            raise StorageRequestError.of(
+                operation,
+                blob,
+                f"was answered, with status {response.status}, but not by a blob service",
+                f"check {self.config.endpoint_setting} and the proxies in between",
                 status=response.status,
-                blob=blob,
-                operation=operation,
-                remedy=f"check {self.config.endpoint_setting} and the proxies in between",
             )
         if response.status >= 300:
             raise self._refusal(response.status, response.headers, content, blob, operation)
@@ -268,26 +267,15 @@ class BlobService:
         """The error for a credential that gives no token."""
         if isinstance(error, TokenTimeoutError):
             what, _, remedy = error.message.partition("; ")
-            late = StorageTimeoutError(
-                f"{operation} of {blob!r} failed: {what}",
-                blob=blob,
-                operation=operation,
-                remedy=remedy,
-            )
+            late = StorageTimeoutError.of(operation, blob, f"failed: {what}", remedy)
             late.permanent = True  # for this request, which would wait as long at each try
             return late
         call = self.config.variable
         said, remedy = credential_problem(
             error, f"{call('connection_string')} or {call('sas_token')}"
         )
-        return StorageAccessError(
-            f"{operation} of {blob!r} failed, for there is no token to send "
-            f"({type(error).__name__}: {said})",
-            status=401,
-            blob=blob,
-            operation=operation,
-            remedy=remedy,
-        )
+        what = f"failed, for there is no token to send ({type(error).__name__}: {said})"
+        return StorageAccessError.of(operation, blob, what, remedy, status=401)
 
     def _refusal(
         self, status: int, headers: Mapping[str, str], content: bytes, blob: str, operation: str
