@@ -347,16 +347,6 @@ class AzureStorageSettings:
                 f"prefix={prefix!r:.80} cannot start the name of a variable; use letters, "
                 "digits and underscores, such as 'CRAWLER'"
             )
-        stem += "_AZURE_STORAGE_"
-        return cls.from_env(
-            container_var=stem + "CONTAINER",
-            connection_string_var=stem + "CONNECTION_STRING",
-            account_var=stem + "ACCOUNT",
-            endpoint_var=stem + "BLOB_ENDPOINT",
-            prefix_var=stem + "BLOB_PREFIX",
-            mode_var=stem + "MODE",
-            sas_var=stem + "SAS_TOKEN",
-            journal_var=stem + "JOURNAL",
-            options_stem=stem,
-            env=env,
-        )
+        usual = cls.from_env.__kwdefaults__ or {}
+        names = {name: f"{stem}_{usual[name]}" for name in usual if name != "env"}
+        return cls.from_env(**names, env=env)
