@@ -9,7 +9,14 @@ from infra_core.runtime import is_async_function
 
 from .exceptions import ConfigurationError
 
-__all__ = ["path_of", "require_number", "require_plain_function", "split_url", "type_name"]
+__all__ = [
+    "path_of",
+    "require_choice",
+    "require_number",
+    "require_plain_function",
+    "split_url",
+    "type_name",
+]
 
 
 def path_of(variable: str, value: str) -> Path:
@@ -21,6 +28,18 @@ def path_of(variable: str, value: str) -> Path:
             f"{variable}={value!r:.200} begins with an unknown home folder; set it to an absolute "
             "path"
         ) from None
+
+
+def require_choice(name: str, value: object, *known: str) -> None:
+    """Refuse what is none of the known words.
+
+    Example:
+        >>> require_choice("direction", "left", "up", "down")
+        Traceback (most recent call last):
+        ValueError: direction='left' is unknown; use up, down
+    """
+    if value not in known:
+        raise ValueError(f"{name}={value!r:.80} is unknown; use {', '.join(known)}")
 
 
 def require_number(

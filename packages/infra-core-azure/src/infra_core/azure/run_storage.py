@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from infra_core.fs import file_hexdigest, media_category, media_type, safe_join
 
 from ._artifacts import is_own_state
-from ._checks import path_of
+from ._checks import path_of, require_choice
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -211,8 +211,7 @@ def build_manifest(
         ValueError: `source` is unknown.
         StorageError: The blobs could not be listed.
     """
-    if source not in ("both", "local", "blobs"):
-        raise ValueError(f"source={source!r:.80} is unknown; use both, local, blobs")
+    require_choice("source", source, "both", "local", "blobs")
     if not str(storage_path).strip():
         return _manifest([], client, "")
     path = Path(storage_path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._artifacts import is_own_state
 from .._blocking import blocking, run_blocking
+from .._checks import require_choice
 from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import for_each
 from ._client_files import FileClient, StorageBackend
@@ -150,8 +151,7 @@ class AzureStorageClient(FileClient):
             StorageError: The container could not be listed.
         """
         path = Path(path)
-        if direction not in ("up", "down"):
-            raise ValueError(f"direction={direction!r:.80} is unknown; use up, down")
+        require_choice("direction", direction, "up", "down")
         rules = TreeRules(
             include=tuple(listed_globs(include, "include")),
             exclude=tuple(listed_globs(exclude, "exclude")),

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from infra_core.fs import media_type
 
+from .._checks import require_choice
 from ._errors import request_error
 from ._settings import Overwrite
 
@@ -58,10 +59,7 @@ class StoredProperties:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        if self.overwrite not in ("always", "never", "if-unchanged"):
-            raise ValueError(
-                f"overwrite={self.overwrite!r:.80} is unknown; use always, never, if-unchanged"
-            )
+        require_choice("overwrite", self.overwrite, *get_args(Overwrite))
         if self.etag is not None and self.overwrite != "if-unchanged":
             raise ValueError(
                 f"etag={self.etag!r:.80} is not heeded with overwrite={self.overwrite!r}; pass "

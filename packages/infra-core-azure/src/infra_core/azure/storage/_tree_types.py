@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from .._checks import require_plain_function
+from .._checks import require_choice, require_plain_function
 from ._names import compile_globs
 from ._properties import NO_PROPERTIES, StoredProperties
 from ._settings import Overwrite
@@ -153,15 +153,9 @@ class TreeRules:
     on_outcome: OnOutcome | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("overwrite", ("always", "never", "if-unchanged")),
-            ("compare", ("hash", "size", "nothing")),
-            ("on_unsafe", ("raise", "skip")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r:.80} is unknown; use {', '.join(allowed)}"
-                )
+        require_choice("overwrite", self.overwrite, *get_args(Overwrite))
+        require_choice("compare", self.compare, *get_args(Compare))
+        require_choice("on_unsafe", self.on_unsafe, *get_args(OnUnsafe))
         for name in ("content_type", "on_progress", "on_outcome"):
             require_plain_function(name, getattr(self, name))
         compile_globs(self.include, self.exclude)  # raises for malformed ones, planned or not
