@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +97,7 @@ class PendingUpload:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-_COLUMNS = ("kind", "blob", "content_type", "overwrite", "etag", "attempts", "error", "refused")
+_COLUMNS = tuple(column.name for column in fields(PendingUpload))
 
 
 class Journal(SqliteFile):
@@ -211,8 +211,7 @@ class Journal(SqliteFile):
         last, newest = 0, None
         left_out = "newer" if trees else "tree"
         query = (
-            "select id, kind, blob, path, content_type, overwrite, etag, created, attempts, error,"
-            " refused, details, owner from pending where id > ? and id <= ?"
+            f"select {', '.join(_COLUMNS)}, owner from pending where id > ? and id <= ?"  # noqa: S608
             " and kind not in ('newer', ?) and (? is null or ? = refused)"
             " and substr(blob, 1, ?) = ? order by id limit ?"
         )
@@ -330,18 +329,20 @@ def _add_columns(db: sqlite3.Connection) -> None:
 
 
 def _entry(row: list[Any]) -> PendingUpload:
-    number, kind, blob, path, *rest, refused, details = row
-    where = None if path is None else Path(os.fsdecode(path))
-    extra = json.loads(details) if details else {}
-    values: tuple[Any, ...] = (number, kind, blob, where, *rest, bool(refused), extra)
-    return PendingUpload(*values)
+    entry = PendingUpload(*row)
+    return replace(
+        entry,
+        path=None if entry.path is None else Path(os.fsdecode(entry.path)),
+        refused=bool(entry.refused),
+        details=json.loads(row[-1]) if row[-1] else {},
+    )
 
 
 def _insert(
     db: sqlite3.Connection, entry: PendingUpload, owner: str = "", data: bytes | None = None
 ) -> int:
     values = {
-        **{name: getattr(entry, name) for name in _COLUMNS},
+        **{name: getattr(entry, name) for name in _COLUMNS[1:]},  # its number is to come
         "slot": _slot(entry),
         "path": None if entry.path is None else _storable(entry.path),
         "details": json.dumps(entry.details) if entry.details else None,
