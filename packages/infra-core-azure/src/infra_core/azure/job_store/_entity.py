@@ -298,24 +298,17 @@ def _is_edm_property(value: Any) -> TypeGuard[tuple[Any, Any]]:
     return isinstance(value, tuple) and len(value) == 2 and hasattr(value, "edm_type")
 
 
-def _whole(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, float) and number != value:
-        raise ValueError
-    return number
-
-
-def _int32(value: Any) -> int:
-    number = _whole(value)
-    if not -(2**31) <= number < 2**31:
+def _whole(value: Any, bits: int) -> int:
+    number, end = int(value), 2 ** (bits - 1)
+    if (isinstance(value, float) and number != value) or not -end <= number < end:
         raise ValueError
     return number
 
 
 # Like the SDK takes them, texts included, which it sends as they are.
 _EDM: Mapping[str, Callable[[Any], Any]] = {
-    "Edm.Int32": _int32,
-    "Edm.Int64": lambda value: Int64(_whole(value)),
+    "Edm.Int32": lambda value: _whole(value, 32),
+    "Edm.Int64": lambda value: Int64(_whole(value, 64)),
     "Edm.Double": float,
     "Edm.Boolean": lambda value: {"true": True, "false": False}[str(value).lower()],
     "Edm.String": str,
