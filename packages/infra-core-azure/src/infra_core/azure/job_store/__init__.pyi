@@ -5,8 +5,7 @@ from ..exceptions import (
     JobRecordError as JobRecordError,
     JobStateError as JobStateError,
 )
-from ._config import TableConfig as TableConfig
-from ._open import open_job_store as open_job_store
+from ._config import TableConfig as TableConfig, open_job_store as open_job_store
 from ._protocol import (
     AzureTableRecordProtocol as AzureTableRecordProtocol,
     JobStore as JobStore,
