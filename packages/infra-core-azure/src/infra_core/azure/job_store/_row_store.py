@@ -31,7 +31,7 @@ Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
 _PAGE = 200
 _CLAIM_PAGE = 50
 _CLAIM_SCANS = 3
-_REMOVED_PAGE = 1_000
+_LARGE_PAGE = 1_000
 _ENDED = tuple(status for status in JobStatus if status.is_terminal)
 
 
@@ -225,7 +225,7 @@ class RowJobStore(JobStore[RecordT]):
         everything = query == Query(query.partition)
         remote = self._binding.remote(query)
         judged, removed = remote == query, 0
-        for page, _ in self._pages(replace(remote, keys_only=judged), _REMOVED_PAGE):
+        for page, _ in self._pages(replace(remote, keys_only=judged), _LARGE_PAGE):
             rows = page if judged else [row for row in page if self._matching([row], query)]
             if everything:  # whatever becomes of them meanwhile
                 rows = [replace(row, etag=None) for row in rows]
@@ -307,11 +307,15 @@ class RowJobStore(JobStore[RecordT]):
         ]
 
     def _tally(self, partition: str | None) -> list[Tally]:
-        if self._binding.counts_remotely:
-            found: list[Tally] = self._do("tally", partition)
+        stored = self._binding.counts_remotely  # in the form that is counted
+        found: list[Tally] | None = self._do("tally", partition) if stored else None
+        if found is not None:
             return found
-        pages = self._pages(Query(partition))
-        return add_up(_tally_of(row, self._readable([row])) for rows, _ in pages for row in rows)
+        return add_up(
+            _tally_of(row, () if stored else self._readable([row]))
+            for rows, _ in self._pages(Query(partition, keys_only=stored), _LARGE_PAGE)
+            for row in rows
+        )
 
     def claim(
         self,
@@ -378,12 +382,12 @@ def as_list(records: Iterable[RecordT]) -> list[RecordT]:
 
 
 def _tally_of(row: Row, records: Sequence[Any]) -> Tally:
-    if not records:
-        status = row.properties.get("status")
-        return Tally(row.partition, status if isinstance(status, str) else None, 1)
-    (record,) = records
-    moment = moment_of(getattr(record, "updated_at", None))
-    return Tally(row.partition, status_of(record), 1, moment, moment)
+    """Count the record of a row, or what is stored where there is none."""
+    status, updated = row.properties.get("status"), row.properties.get("updated_at")
+    for record in records:
+        status, updated = status_of(record), getattr(record, "updated_at", None)
+    moment = moment_of(updated)
+    return Tally(row.partition, status if isinstance(status, str) else None, 1, moment, moment)
 
 
 def _keys(batch_id: str, job_id: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ A backend carries out these primitives, each atomic:
   there were.
 - `get(partition, key)`: return one row, or `None`.
 - `page(query, limit, token)`: return at most `limit` rows in key order, and where to go on.
-- `tally(partition)`: count rows by partition and status.
+- `tally(partition)`: count rows by partition and status; `None` where that cannot be done there.
 - `reclaim()`: give the space of deleted rows back.
 
 A write of our own whose answer was lost is not a refusal.
