@@ -8,7 +8,7 @@ import httpx
 from infra_core.runtime import is_permanent_transport_error, redact_secrets
 
 from ._config import _AzureStorageConfig
-from ._errors import StorageConnectionError, StorageTimeoutError
+from ._errors import StorageConnectionError, StorageTimeoutError, error_of
 
 __all__ = ["connection_error", "deadline_error"]
 
@@ -43,7 +43,7 @@ def connection_error(
     else:
         remedy = remedy.partition(", or pass verify=")[0]  # which other callers can
         remedy += f"; check that {config.endpoint_setting} names the right account or endpoint"
-    failure = kind.of(operation, blob, f"failed: {what}", remedy)
+    failure = error_of(kind, operation, blob, f"failed: {what}", remedy)
     # A name without address, a certificate that is not trusted: these stay so.
     failure.permanent = is_permanent_transport_error(error.__cause__ or error)
     failure.__cause__ = _root_cause(error)
@@ -56,7 +56,8 @@ def deadline_error(
     """The error for a request that its deadline cut off; `last` is what a try before it met."""
     options = config.options
     before = f"; the try before: {last}" if isinstance(last, StorageConnectionError) else ""
-    return StorageTimeoutError.of(
+    return error_of(
+        StorageTimeoutError,
         operation,
         blob,
         f"was not done within the deadline of {options.deadline:g} s, retries included{before}",

@@ -17,6 +17,7 @@ from ._errors import (
     BlobNotFoundError,
     IntegrityError,
     StorageRequestError,
+    error_of,
     request_error,
 )
 from ._service import BlobService, Request, Response
@@ -164,7 +165,8 @@ async def _first_part(
             return await _first_part(service, name, info)  # again, now with what verifies it
         await _check_range(service, response, info, 0, min(step, info.size), _HASHED in headers)
     elif len(response.body) != info.size:
-        raise IntegrityError.of(
+        raise error_of(
+            IntegrityError,
             "download",
             name,
             f"brought {len(response.body)} bytes of {info.size}",
@@ -238,7 +240,8 @@ async def _check_range(
     expected = f"bytes {start}-{end - 1}/{info.size}"
     actual = response.headers.get("Content-Range", "no range")
     if response.status != 206 or actual != expected or len(response.body) != end - start:
-        raise IntegrityError.of(
+        raise error_of(
+            IntegrityError,
             "download",
             info.name,
             f"asked for {expected} and got {actual} with {len(response.body)} bytes",
@@ -252,7 +255,8 @@ async def _check_range(
         return
     md5 = await asyncio.to_thread(lambda: new_md5(response.body).digest())
     if md5 != claimed:
-        raise IntegrityError.of(
+        raise error_of(
+            IntegrityError,
             "download",
             info.name,
             f"brought {expected} with MD5 {md5.hex()}, where the service read {claimed.hex()}",
@@ -280,7 +284,8 @@ def _check(
     came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
     if size != info.size or md5 != before:
         kind = IntegrityError if size != info.size else _MismatchError
-        error = kind.of(
+        error = error_of(
+            kind,
             "download",
             name,
             f"brought {size} bytes with MD5 {came}, where {info.size} bytes with MD5 {stored} are "
@@ -299,7 +304,8 @@ def _check(
             extra={"blob_name": name},
         )
         return
-    final = IntegrityError.of(
+    final = error_of(
+        IntegrityError,
         "download",
         name,
         f"brought the same bytes twice, with MD5 {came}: the MD5 that is stored, {stored}, was "

@@ -23,7 +23,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
@@ -46,8 +46,6 @@ from ._refusals import (
 Ending = Literal["pending", "refused", "dropped"]
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from ._tree_types import TreeReport
 
 __all__ = [
@@ -66,6 +64,7 @@ __all__ = [
     "UnsafeNamesError",
     "describe",
     "ending_of",
+    "error_of",
     "local_error",
     "request_error",
 ]
@@ -92,15 +91,12 @@ class StorageError(AzureServiceError):
         super().__init__(message)
         self.message = message
 
-    @classmethod
-    def of(cls, operation: str, blob: str, what: str, remedy: str = "", **more: Any) -> "Self":
-        """An error whose message says which operation met `what`."""
-        text = f"{operation} of {blob!r} {what}"
-        return cls(text, blob=blob, operation=operation, remedy=remedy, **more)
-
     def __str__(self) -> str:
         tried = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
         return f"{self.message}{tried}; {self.remedy}" if self.remedy else f"{self.message}{tried}"
+
+
+E = TypeVar("E", bound=StorageError)
 
 
 class StorageRequestError(StorageError, HttpResponseError):
@@ -241,6 +237,14 @@ class TreeTransferError(StorageError):
         self.report = report
 
 
+def error_of(
+    kind: type[E], operation: str, blob: str, what: str, remedy: str = "", **more: Any
+) -> E:
+    """The error of an operation on a blob that met `what`."""
+    text = f"{operation} of {blob!r} {what}"
+    return kind(text, blob=blob, operation=operation, remedy=remedy, **more)
+
+
 def request_error(
     status: int,
     code: str,
@@ -284,7 +288,8 @@ def request_error(
     elif not remedy:
         remedy = "this request will be refused again: look the code up in Azure's documentation"
     said = f"{code or 'no error code'}{': ' + text if text else ''}"
-    error = kind.of(
+    error = error_of(
+        kind,
         operation,
         blob,
         f"failed with status {status} ({said})",

@@ -38,6 +38,7 @@ from ._errors import (
     StorageError,
     StorageRequestError,
     StorageTimeoutError,
+    error_of,
     request_error,
 )
 from ._names import encode_blob_name
@@ -252,7 +253,8 @@ class BlobService:
         if final and not _is_of_service(response.headers):
             # A login page of some network, say: taken for the service, it would swallow uploads,
             # and a page that it does not have would pass for a blob that does not exist.
-            raise StorageRequestError.of(
+            raise error_of(
+                StorageRequestError,
                 operation,
                 blob,
                 f"was answered, with status {response.status}, but not by a blob service",
@@ -267,7 +269,7 @@ class BlobService:
         """The error for a credential that gives no token."""
         if isinstance(error, TokenTimeoutError):
             what, _, remedy = error.message.partition("; ")
-            late = StorageTimeoutError.of(operation, blob, f"failed: {what}", remedy)
+            late = error_of(StorageTimeoutError, operation, blob, f"failed: {what}", remedy)
             late.permanent = True  # for this request, which would wait as long at each try
             return late
         call = self.config.variable
@@ -275,7 +277,7 @@ class BlobService:
             error, f"{call('connection_string')} or {call('sas_token')}"
         )
         what = f"failed, for there is no token to send ({type(error).__name__}: {said})"
-        return StorageAccessError.of(operation, blob, what, remedy, status=401)
+        return error_of(StorageAccessError, operation, blob, what, remedy, status=401)
 
     def _refusal(
         self, status: int, headers: Mapping[str, str], content: bytes, blob: str, operation: str
