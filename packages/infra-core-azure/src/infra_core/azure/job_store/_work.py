@@ -197,23 +197,21 @@ class _Work:
         return await self.threads.run(next, found, None) is not None
 
     async def _one(self, job: JobRecord) -> None:
-        held = _Held(job)
-        renewing = asyncio.ensure_future(self._renew(held))
         # In a task of its own: what cancels itself has failed, and is not cut off.
         handling = asyncio.ensure_future(self._handle(job))
+        renewing = asyncio.ensure_future(self._renew(job, handling))
         try:
             try:
                 await asyncio.wait([handling])
             except asyncio.CancelledError:
                 handling.cancel()
-                await asyncio.wait([handling])
-                await held.release(renewing)
-                await self._put_back(held.record)
+                await asyncio.wait([handling, renewing])
+                await self._put_back(renewing.result())
                 raise
-            await held.release(renewing)
+            await asyncio.wait([renewing])
             cancelled = RuntimeError("the handler was cancelled, though not by the worker")
             result, failure = (None, cancelled) if handling.cancelled() else handling.result()
-            await self._end(held.record, result, failure)
+            await self._end(renewing.result(), result, failure)
             if failure is not None and not isinstance(failure, Exception):
                 raise failure  # such as SystemExit: the job is settled, and the worker ends
         finally:
@@ -284,18 +282,20 @@ class _Work:
         self.summary.lost += 1
         return False
 
-    async def _renew(self, held: "_Held") -> None:
-        while not await held.over(self.lease / _RENEWALS):
+    async def _renew(self, job: JobRecord, handling: "asyncio.Future[Any]") -> JobRecord:
+        """Renew the lease until the handler has ended; return the version that was renewed last."""
+        while not (await asyncio.wait([handling], timeout=self.lease / _RENEWALS))[0]:
             try:
-                held.record = await self._call("renew", held.record, lease_seconds=self.lease)
+                job = await self._call("renew", job, lease_seconds=self.lease)
             except JobConflictError as conflict:
-                renewed = _renewed(held.record, conflict.theirs)
+                renewed = _renewed(job, conflict.theirs)
                 if renewed is None:
-                    return  # another worker has it: settling it says so
-                held.record = renewed
+                    break  # another worker has it: settling it says so
+                job = renewed
             except Exception as error:  # noqa: BLE001 - the lease still runs: there is a next try
                 text = redact_secrets(str(error))
-                _log.warning("the lease of job %r was not renewed: %s", held.record.job_id, text)
+                _log.warning("the lease of job %r was not renewed: %s", job.job_id, text)
+        return job
 
 
 def _renewed(held: JobRecord, stored: object) -> JobRecord | None:
@@ -303,24 +303,3 @@ def _renewed(held: JobRecord, stored: object) -> JobRecord | None:
     if isinstance(stored, JobRecord) and changed(stored, lease_until=held.lease_until) == held:
         return stored
     return None
-
-
-class _Held:
-    """A job while it is at work, in the version that was renewed last."""
-
-    def __init__(self, record: JobRecord) -> None:
-        self.record = record
-        self._over = asyncio.Event()
-
-    async def over(self, seconds: float) -> bool:
-        """Wait so long for the end of the work."""
-        try:
-            await asyncio.wait_for(self._over.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
-        return True
-
-    async def release(self, renewing: "asyncio.Future[None]") -> None:
-        """Let a renewal that is under way end, and no other begin."""
-        self._over.set()
-        await asyncio.wait([renewing])
