@@ -28,12 +28,12 @@ _KEY_COLUMNS = "batch, job, etag, ''"
 # jobs as among none; an OR of the conditions, or the primary key, would read the whole batch.
 _TO_START = (
     "SELECT NULL, job FROM jobs INDEXED BY jobs_to_start "
-    "WHERE batch = ? AND status = 'pending' AND lease IS NULL "
-    "AND job > ? ORDER BY job LIMIT ?"
+    "WHERE batch = ?1 AND status = 'pending' AND lease IS NULL "
+    "AND job > ?3 ORDER BY job LIMIT ?5"
 )
 _DUE = (
-    "SELECT lease, job FROM jobs INDEXED BY {} WHERE batch = ? AND status = '{}' "
-    "AND (lease, job) > (?, ?) AND lease < ? ORDER BY lease, job LIMIT ?"
+    "SELECT lease, job FROM jobs INDEXED BY {} WHERE batch = ?1 AND status = '{}' "
+    "AND (lease, job) > (?2, ?3) AND lease < ?4 ORDER BY lease, job LIMIT ?5"
 )
 _TO_CLAIM = (
     _DUE.format("jobs_leased", "running"), _DUE.format("jobs_to_start", "pending"), _TO_START
@@ -199,22 +199,19 @@ class _JobFile(SqliteFile):
     ) -> tuple[list[Row], Any]:
         """Return the keys alone of jobs to claim: leases that ended, then delayed, then new jobs.
 
-        The token holds where to go on in each of the three, `None` where one is at its end.
+        The token says after which of which kind to go on.
         """
-        marks: list[Any] = token or [[_LONG_AGO, ""]] * 3
-        limit, found = min(limit, _CLAIM_KEYS), list[str]()
-        for place, (select, mark) in enumerate(zip(_TO_CLAIM, marks, strict=True)):
+        limit, found = min(limit, _CLAIM_KEYS), list[Row]()
+        place, *mark = token or (0, _LONG_AGO, "")
+        while place < len(_TO_CLAIM):
             wanted = limit - len(found)
-            if mark is None or not wanted:
-                continue
-            new = select is _TO_START
-            arguments = (mark[1], wanted) if new else (*mark, now.timestamp(), wanted)
-            rows = self._execute(select, (batch, *arguments))
-            found += [job for _, job in rows]
-            marks[place] = rows[-1] if len(rows) == wanted else None
-        more = any(mark is not None for mark in marks)
-        keys = [Row(batch, job, {}, partial=True) for job in found]
-        return keys, marks if more else None
+            arguments = (batch, *mark, now.timestamp(), wanted)
+            rows = self._execute(_TO_CLAIM[place], arguments)
+            found += [Row(batch, job, {}, partial=True) for _, job in rows]
+            if len(rows) == wanted:
+                return found, (place, *rows[-1])
+            place, mark = place + 1, [_LONG_AGO, ""]
+        return found, None
 
     def tally(self, partition: str | None) -> list[Tally]:
         # Times stand in the rows alone: the counts of one batch are answered from an index.

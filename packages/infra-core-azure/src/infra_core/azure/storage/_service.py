@@ -181,16 +181,14 @@ class BlobService:
 
     async def send_once(self, request: Request) -> Response:
         """Make a request once; see `send`. A token that the service refuses is replaced once."""
-        for renewed in (False, True):
-            sent: dict[str, str] = {}
-            try:
-                return await self._request(request, sent)
-            except StorageAccessError as error:
-                # 401 is about the token that was sent, 403 about who sent it.
-                stale = error.status == 401 and self._auth.renews(sent, error.challenge)
-                if renewed or not stale:
-                    raise
-        raise AssertionError  # the second try returns or raises
+        sent: dict[str, str] = {}
+        try:
+            return await self._request(request, sent)
+        except StorageAccessError as error:
+            # 401 is about the token that was sent, 403 about who sent it.
+            if error.status != 401 or not self._auth.renews(sent, error.challenge):
+                raise
+        return await self._request(request, {})
 
     async def _request(self, request: Request, sent: dict[str, str]) -> Response:
         """Make a request; `sent` is empty, and afterwards holds the headers that went out."""
