@@ -15,7 +15,7 @@ from ._values import shown
 if sys.version_info < (3, 11):
     from . import _timeout310  # noqa: F401 - what clock.timeout needs, before descriptors run out
 
-__all__ = ["LoopBoundAsyncLock", "LoopLocal"]
+__all__ = ["LoopBoundAsyncLock", "LoopLocal", "running_loop"]
 
 T = TypeVar("T")
 _logger = logging.getLogger("infra_core.runtime")
@@ -116,12 +116,7 @@ class LoopLocal(Generic[T]):
         Raises:
             RuntimeError: Outside of a running event loop.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "no running event loop, and this value belongs to one: ask for it in a coroutine"
-            ) from None
+        loop = running_loop(", and this value belongs to one: ask for it in a coroutine")
         entry = self._entries.get(id(loop))
         if entry is not None and entry.loop() is loop:
             return entry.value
@@ -175,6 +170,14 @@ class LoopLocal(Generic[T]):
         _alive.clear()
         self._lock = threading.Lock()  # may be held by a thread that does not exist here
         self._entries, self._closing = {}, set()
+
+
+def running_loop(remedy: str) -> asyncio.AbstractEventLoop:
+    """Return the loop that runs this code; the error where none does ends with a remedy."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(f"no running event loop{remedy}") from None
 
 
 async def _close_quietly(entry: _Entry[T]) -> None:

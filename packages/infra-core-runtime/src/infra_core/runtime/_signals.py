@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ._loop_local import running_loop
 from ._task_runtime import TaskRuntime
 from ._values import is_number
 
@@ -50,13 +51,7 @@ class _Handler(SignalState):
             raise ValueError(f"grace={grace!r} is not 0 or more: pass the seconds to finish in")
         super().__init__()
         self._runtime = runtime
-        try:
-            self.loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "no running event loop: use handle_signals in the async function that runs the "
-                "tasks"
-            ) from None
+        self.loop = running_loop(": use handle_signals in the async function that runs the tasks")
         self._grace = grace
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
