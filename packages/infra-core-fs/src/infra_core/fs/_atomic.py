@@ -15,7 +15,6 @@ from ._replace import bits_of, bits_of_new_file, check_target, fsync_directory, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -321,12 +320,7 @@ class AtomicFile:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        kind: "type[BaseException] | None",
-        error: BaseException | None,
-        traceback: "TracebackType | None",
-    ) -> None:
+    def __exit__(self, kind: "type[BaseException] | None", *exc_info: object) -> None:
         if kind is not None:
             self.abort()
         elif self._descriptor is not None:

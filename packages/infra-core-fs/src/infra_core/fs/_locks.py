@@ -9,7 +9,6 @@ import errno
 import os
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ._errors import FileLockUnsupported
@@ -100,12 +99,7 @@ class FileLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.release()
 
 

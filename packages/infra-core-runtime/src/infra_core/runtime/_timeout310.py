@@ -5,7 +5,6 @@ the task is replaced, for the time of the block, by one that counts its calls.
 """
 
 import asyncio
-from types import TracebackType
 from typing import Any
 
 __all__ = ["Timeout"]
@@ -80,7 +79,7 @@ class Timeout:
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
-        traceback: TracebackType | None,
+        *exc_info: object,
     ) -> None:
         if self._handle is not None:
             self._handle.cancel()
