@@ -108,12 +108,6 @@ class Worker:
                 self.changed.wait_for(lambda: self.finished >= number or until(), seconds)
             return self.finished >= number
 
-    def hurry(self) -> None:
-        """Cut pauses short, as a flush does, and wait for nothing."""
-        with self.changed:
-            self._flush = self.asked
-            self.changed.notify_all()
-
     def finish(self, number: int) -> None:
         """Say that all requests up to a number are done."""
         with self.changed:
@@ -189,7 +183,8 @@ def _exit() -> None:
     began, workers = clock.monotonic(), alive_of(_alive)
     _alive.clear()  # where both handlers are run, once is enough
     for worker in workers:
-        worker.hurry()
+        if worker.pending:
+            worker.flush(0)  # all at once, without a wait for any
     for worker in workers:
         if worker.at_exit is not None:
             worker.at_exit(began)
