@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from infra_core.azure import _process
-from infra_core.azure._process import host_name, process_identity
+from infra_core.azure._process import process_identity
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.monitoring import (
     HeartbeatMonitor,
@@ -41,7 +42,7 @@ def write(root: Path, *, age: float = 1.0, **changes: Any) -> Path:
         "loop_lag_seconds": None,
         "state": "running",
         "pid": os.getpid(),
-        "host": host_name(),
+        "host": socket.gethostname(),
         "process": process_identity(os.getpid()),
         "interval_seconds": 30.0,
         **changes,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "alive_of",
     "file_id",
-    "host_name",
     "interrupt_main",
     "is_running",
     "process_identity",
@@ -48,11 +47,6 @@ def file_id(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def host_name() -> str:
-    """Return the name of this machine or container."""
-    return socket.gethostname()
-
-
 def interrupt_main() -> None:
     """Do to the main thread what Ctrl-C does, also when it waits for something.
 
@@ -80,7 +74,7 @@ def process_identity(pid: int) -> str | None:
     if not start:
         return None
     if sys.platform == "win32":
-        return f"{_WINDOWS}/{host_name()}/{start}"
+        return f"{_WINDOWS}/{socket.gethostname()}/{start}"
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         namespace = os.readlink(_PROC / "self/ns/pid")  # noqa: PTH115 - no path, a symbolic name
@@ -94,7 +88,7 @@ def is_running(pid: int, host: str | None, identity: str | None) -> bool | None:
 
     Args:
         pid: Its number.
-        host: The `host_name()` that it saw.
+        host: The `socket.gethostname()` that it saw.
         identity: Its own `process_identity`, if it knew one.
 
     Returns:
@@ -110,7 +104,7 @@ def is_running(pid: int, host: str | None, identity: str | None) -> bool | None:
             return False if _same_machine_rebooted(their_home, my_home, host) else None
         start = start_of(pid)
         return None if start == "" else start == their_start
-    return None if host != host_name() else start_of(pid) is not None
+    return None if host != socket.gethostname() else start_of(pid) is not None
 
 
 def start_of(pid: int) -> str | None:
@@ -164,4 +158,4 @@ def _start_on_windows(pid: int) -> str | None:
 def _same_machine_rebooted(theirs: str, mine: str, host: str | None) -> bool:
     boots = {theirs.partition("/")[0], mine.partition("/")[0]}
     # Windows and its Linux (WSL) share the name of the machine, and restart each by itself.
-    return host == host_name() and len(boots) == 2 and _WINDOWS not in boots
+    return host == socket.gethostname() and len(boots) == 2 and _WINDOWS not in boots

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from infra_core.runtime import after_fork_in_child, clock, redact_secrets
 
 from .._blocking import running_loop
 from .._checks import require_number, require_plain_function
-from .._process import host_name, interrupt_main, process_identity
+from .._process import interrupt_main, process_identity
 from ._client_calls import call_strictly, upload_method
 from ._loop_lag import LoopLagProbe
 from ._plain import without_secrets
@@ -407,7 +408,7 @@ class HeartbeatMonitor:
 
     def _own(self) -> None:
         self._pid = os.getpid()
-        self._host = host_name()
+        self._host = socket.gethostname()
         self._identity = process_identity(self._pid)
 
 
