@@ -40,7 +40,7 @@ from infra_core.azure.monitoring import (
     read_heartbeat,
 )
 from infra_core.azure.monitoring._log_file import LogFile
-from infra_core.azure.monitoring._plain import plain_value, without_secrets
+from infra_core.azure.monitoring._plain import Bounds, plain_mapping, without_secrets
 from infra_core.azure.monitoring._run_log_mirror import RunLogMirror
 from infra_core.azure.monitoring.run_log_writer import RunLogHandler
 from infra_core.fs import FileLock
@@ -361,6 +361,10 @@ anything = st.recursive(
     ),
     max_leaves=10,
 )  # fmt: skip
+
+
+def plain_value(value: object, *bounds: Bounds) -> Any:
+    return plain_mapping({"value": value}, *bounds)["value"]
 
 
 def test_a_text_is_cut_at_its_bound() -> None:

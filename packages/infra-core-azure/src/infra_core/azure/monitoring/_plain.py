@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from infra_core.runtime import REDACTED, is_secret_name, redact_secrets
 
-__all__ = ["Bounds", "plain_mapping", "plain_text", "plain_value", "without_secrets"]
+__all__ = ["Bounds", "plain_mapping", "without_secrets"]
 
 Bounds = tuple[int, int, int]
 """Longest string in characters, most items of a container, deepest nesting."""
@@ -47,29 +47,12 @@ def without_secrets(text: str) -> str:
 
 
 def plain_mapping(values: Mapping[Any, Any], bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, Any]:
-    """Return a mapping as JSON data with string keys; see `plain_value`."""
-    return _mapping(values, (*bounds, [_MOST_ITEMS]), 0)
+    """Return a mapping as JSON data: never raises, never cyclic, never larger than the bounds.
 
-
-def plain_value(value: object, bounds: Bounds = DEFAULT_BOUNDS) -> Any:
-    """Return a value as JSON data: never raises, never cyclic, never larger than the bounds.
-
-    What was cut says so and by how much. Values of properties with a secret's name, and secrets
-    within texts, are replaced.
+    Keys are strings. What was cut says so and by how much. Values of properties with a secret's
+    name, and secrets within texts, are replaced.
     """
-    return _plain(value, (*bounds, [_MOST_ITEMS]), 0)
-
-
-def plain_text(value: object) -> str:
-    """Return a value as one text, secrets replaced; containers as JSON."""
-    if isinstance(value, str):
-        return without_secrets(str.__str__(value))
-    plain = plain_value(value)
-    if isinstance(plain, str):
-        return plain
-    import json
-
-    return json.dumps(plain, ensure_ascii=False)
+    return _mapping(values, (*bounds, [_MOST_ITEMS]), 0)
 
 
 def _plain(value: object, bounds: _Limits, depth: int) -> Any:

@@ -13,7 +13,7 @@ from infra_core.runtime import clock, trace_fields
 
 from .._checks import require_number, type_name
 from ._envelope import MAX_VALUE, Item
-from ._plain import Bounds, plain_mapping, plain_text, without_secrets
+from ._plain import Bounds, plain_mapping, without_secrets
 from ._protocols import HeartbeatEventWriter
 from ._telemetry_config import TelemetryConfig
 from ._telemetry_events import (
@@ -285,7 +285,10 @@ def _make_sender(
 
 def _to_item(payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -> Item:
     metadata: Mapping[str, Any] = payload.get("metadata", {})
-    properties = {key: plain_text(value) for key, value in metadata.items()}
+    properties = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in metadata.items()
+    }
     properties |= {key: payload[key] for key in ("service", *_IDS) if payload[key] is not None}
     if level >= logging.ERROR:
         properties["severity"] = "error"
