@@ -86,7 +86,7 @@ class BatchRun:
         self._names = FileNames(options, services.index)
         self._starter = Starter(services, self._book, self._names)
         self._finisher = Finisher(
-            services, self._book, self._names, hooks, self._has_ended, self._end_unless_ending
+            services, self._book, self._names, hooks, self._has_ended, self._end_early
         )
         self._workers = workers_of(services, client, self._finisher.retried)
         # no run takes more of a shared table than it can begin with
@@ -133,9 +133,9 @@ class BatchRun:
             if (seconds := options.deadline) is not None:
                 self._later(seconds, self._end_early, f"the deadline of {seconds:g} s was reached")
             try:
-                await self._open()
+                await asyncio.to_thread(self._open)
                 self._intake = Intake(source)
-                self._hooks.on_raised = self._end_unless_ending
+                self._hooks.on_raised = self._end_early
                 if self._hooks.raised is not None:  # before there was anything to end
                     self._stopping.set()
                 if self._stopping.is_set():
@@ -180,38 +180,32 @@ class BatchRun:
             self._intake.stop()
 
     def _end_early(self, why: str) -> None:
-        """Stop as after a signal, for a reason that the summary gives."""
-        self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
+        """Stop as after a signal, for a reason that the summary gives, unless this is under way."""
         if not self._stopping.is_set():
+            self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
             self._later(self._options.grace, self._runtime.cancel)
-        self._runtime.stop()
+            self._runtime.stop()
 
     def _later(self, seconds: float, function: Callable[..., object], *arguments: object) -> None:
         """Call a function then, unless the run has ended."""
         self._timers.append(self._loop.call_later(seconds, function, *arguments))
 
-    def _end_unless_ending(self, why: str) -> None:
-        if not self._stopping.is_set():
-            self._end_early(why)
-
     def _record_lost(self, why: str) -> None:
         """Stop when jobs cannot be recorded; in whichever thread found that out."""
         with suppress(RuntimeError):  # the loop has ended, and with it the run
             why = f"jobs cannot be recorded ({why})"
-            self._loop.call_soon_threadsafe(self._end_unless_ending, why)
+            self._loop.call_soon_threadsafe(self._end_early, why)
 
-    async def _open(self) -> None:
+    def _open(self) -> None:
+        """See what the store knows of the batch; in a thread."""
         batch_id, store = self._options.batch_id, self._services.store
-        if self._services.fresh:  # the store was made by this run
-            known = 0
-        elif self._claims is not None:  # rows are looked at when they are taken
+        known = 0
+        if self._claims is not None:  # rows are looked at when they are taken
             if not self._names.unique:  # but a name that is taken is not to be given away
-                await asyncio.to_thread(self._load_completed)
-            known = await asyncio.to_thread(lambda: len(list(islice(store.iter_runs(batch_id), 1))))
-        else:
-            known = await asyncio.to_thread(
-                lambda: self._index.load(store.iter_runs(batch_id), self._book.entries)
-            )
+                self._load_completed()
+            known = len(list(islice(store.iter_runs(batch_id), 1)))
+        elif not self._services.fresh:  # else the store was made by this run
+            known = self._index.load(store.iter_runs(batch_id), self._book.entries)
             left = [job for job in getattr(store, "unreadable", ()) if job.batch_id == batch_id]
             self._unreadable.extend(job.reason for job in left)
             self._index.set_aside(job.job_id for job in left)
@@ -222,8 +216,8 @@ class BatchRun:
             )
         if self._services.storage is not None:
             self.summary.mirrored = 0
-        await asyncio.to_thread(self._book.note, "batch_started", known=known)
-        await asyncio.to_thread(self._track, "started")
+        self._book.note("batch_started", known=known)
+        self._track("started")
 
     def _load_completed(self) -> None:
         from infra_core.azure.job_store import JobStatus
@@ -350,7 +344,7 @@ class BatchRun:
         try:
             outcome = await self._workers.fetch(WorkItem.of(job))
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault
-            self._end_unless_ending(one_line(error))
+            self._end_early(one_line(error))
             return
         if outcome is not None:  # else its turn came too late: the end of the run puts it back
             await self._finisher.end(job, outcome)
