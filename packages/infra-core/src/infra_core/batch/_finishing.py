@@ -46,7 +46,6 @@ class Finisher:
     active: dict[str, Job] = field(default_factory=dict)  # each as it was recorded last
     settled: int = 0  # jobs that have come to their end
     started: float = field(default_factory=clock.monotonic)
-    _lacks: bool = False  # whether this machine has too little of something
 
     def __post_init__(self) -> None:
         self._summary = self.services.summary
@@ -87,8 +86,9 @@ class Finisher:
             except Exception as error:  # noqa: BLE001 - the file could not be given its name
                 work, folder = WorkItem.of(job), self.services.folder
                 outcome = failure_of(work, error, outcome.attempts, folder)
-        if outcome.by_load:
-            self._put_back(job, outcome)
+        if outcome.by_load:  # not the URL's fault: the run ends, which puts the job back
+            self.book.note("job_put_back", job=job.record, error=outcome.error)
+            self.end_early(f"this machine lacks something ({outcome.error})")
             return
         if outcome.status not in HERE:
             await self._fail(job, outcome)
@@ -135,14 +135,6 @@ class Finisher:
         del self.active[job.job_id]
         facts = {"attempts": outcome.attempts, "http_status": outcome.http_status}
         self._report(job, record, outcome.status, error=cause, **facts)
-
-    def _put_back(self, job: Job, outcome: Outcome) -> None:
-        """A full disk is not the URL's fault: the run ends, which puts the job back."""
-        self.book.note("job_put_back", job=job.record, error=outcome.error)
-        if not self._lacks:  # the others lack the same
-            self._lacks = True
-            self.hooks.call("on_event", "pending", f"{job.url}: {outcome.error}")
-        self.end_early(f"this machine lacks something ({outcome.error})")
 
     async def _mirror(self, job: Job, record: Any) -> bool | None:
         """Upload a job's file unless that is done; a failure leaves it to the next run."""

@@ -38,7 +38,7 @@ from ._jobs_change import (
     tell_unreadable,
 )
 from ._jobs_watch import watch_jobs
-from ._report import is_capable, make_console, print_json, print_rows
+from ._report import is_capable, make_console, print_found, print_json, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -213,9 +213,6 @@ def row(record: JobRecord) -> Iterable[str]:
 def list_batches(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print a line for each batch."""
     batches = store.batches()
-    if options.json:
-        print_json([as_dict(batch) for batch in batches])
-        return exit_codes.OK
     columns = ["batch", *(status.value for status in JobStatus), "first change", "last change"]
 
     def cells(batch: BatchSummary) -> Iterable[str]:
@@ -224,7 +221,8 @@ def list_batches(store: JobStore[JobRecord], options: argparse.Namespace) -> int
         for moment in (batch.first_change, batch.last_change):
             yield moment.strftime("%Y-%m-%d %H:%M:%SZ") if moment else ""
 
-    print_rows(make_console(), columns, map(cells, batches))
+    found = map(as_dict, batches)
+    print_found(found, columns, map(cells, batches), as_json=options.json)
     return exit_codes.OK
 
 

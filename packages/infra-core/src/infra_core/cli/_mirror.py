@@ -16,7 +16,7 @@ from infra_core.batch._errors import plural
 from . import exit_codes
 from ._arguments import CommandError, add_options, add_verb, named
 from ._manifest import recorded_files, recorded_types, without_links
-from ._report import human_size, make_console, print_json, print_rows
+from ._report import human_size, make_console, print_found, print_json
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient, TreeProgress, TreeReport
@@ -133,14 +133,12 @@ def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print what would be done with each file, and why."""
     direction: Literal["up", "down"] = "down" if options.down else "up"
     steps = checked(client.plan_tree, options.folder, direction, **rules(options))
-    if options.json:
-        names = ("action", "name", "size", "reason")
-        print_json([{name: getattr(step, name) for name in names} for step in steps])
-        return exit_codes.OK
-    if not steps:
+    if not steps and not options.json:
         print("no file here and no blob there", file=sys.stderr)
+    names = ("action", "name", "size", "reason")
+    found = ({name: getattr(step, name) for name in names} for step in steps)
     rows = ([step.action, human_size(step.size), step.name, step.reason] for step in steps)
-    print_rows(make_console(), ["action", "size", "name", "why"], rows)
+    print_found(found, ["action", "size", "name", "why"], rows, as_json=options.json)
     return exit_codes.OK
 
 
@@ -244,11 +242,9 @@ def print_report(report: "TreeReport", *, as_json: bool) -> None:
 def list_blobs(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print the blobs of a folder, page by page."""
     blobs = client.iter_tree(options.folder)
-    if options.json:
-        print_json([{"name": blob.name, "size_bytes": blob.size} for blob in blobs])
-        return exit_codes.OK
+    found = ({"name": blob.name, "size_bytes": blob.size} for blob in blobs)
     rows = ([human_size(blob.size), blob.name] for blob in blobs)
-    print_rows(make_console(), ["size", "name"], rows)
+    print_found(found, ["size", "name"], rows, as_json=options.json)
     return exit_codes.OK
 
 
@@ -268,17 +264,17 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
         refused_left = options.flush and any(entry.refused for entry in client.pending_uploads())
         return exit_codes.FAILED if counts.get("failed") or refused_left else exit_codes.OK
     entries = client.pending_uploads()
-    if options.json:
-        names = ("blob", "kind", "path", "refused", "error")
-        print_json([{name: getattr(entry, name) for name in names} for entry in entries])
-        return exit_codes.OK
-    rows = [
+    names = ("blob", "kind", "path", "refused", "error")
+    found = ({name: getattr(entry, name) for name in names} for entry in entries)
+    rows = (
         ["refused" if each.refused else "pending", each.kind, each.blob, str(each.path or ""),
          each.error or ""]
         for each in entries
-    ]  # fmt: skip
-    print_rows(make_console(), ["state", "kind", "blob", "path", "last error"], rows)
-    refused = sum(entry.refused for entry in entries)
-    more = f", {refused} refused permanently" if refused else ""
-    print(f"{plural(len(entries) - refused, 'pending upload')}{more}")
+    )  # fmt: skip
+    columns = ["state", "kind", "blob", "path", "last error"]
+    print_found(found, columns, rows, as_json=options.json)
+    if not options.json:
+        refused = sum(entry.refused for entry in entries)
+        more = f", {refused} refused permanently" if refused else ""
+        print(f"{plural(len(entries) - refused, 'pending upload')}{more}")
     return exit_codes.OK

@@ -22,6 +22,7 @@ __all__ = [
     "human_size",
     "is_capable",
     "make_console",
+    "print_found",
     "print_json",
     "print_marked",
     "print_rows",
@@ -137,6 +138,16 @@ def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[s
     for row in cells:
         table.add_row(*(Text(printable(cell, keep_lines=True)) for cell in row))
     console.print(table)
+
+
+def print_found(
+    found: Iterable[Any], columns: list[str], rows: Iterable[Iterable[str]], *, as_json: bool
+) -> None:
+    """Print what was found: each as JSON, or a table of it."""
+    if as_json:
+        print_json(list(found))
+    else:
+        print_rows(make_console(), columns, rows)
 
 
 def print_marked(console: "Console", mark: str, text: str, style: str = "") -> None:
