@@ -92,9 +92,7 @@ def job_store(tmp_path: Path) -> "Iterator[SqliteJobStore[JobRecord]]":
 @pytest.fixture
 def local_storage(tmp_path: Path) -> "Iterator[AzureStorageClient]":
     """A storage client that keeps files in the test's own folder and uploads nothing."""
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+    from infra_core.batch._environment import open_storage
 
-    settings, mode = AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": "dev-skip"})
-    client = AzureStorageClient.from_settings(settings, mode, base_path=tmp_path)
-    yield client
-    client.close()
+    with open_storage({}, base_path=tmp_path) as client:
+        yield client

@@ -62,9 +62,10 @@ def execute(options: argparse.Namespace) -> int:
     """Read the heartbeat, print the verdict and return its exit code."""
     if (options.folder is None) == (options.blob is None):
         raise CommandError("give either the FOLDER of a run or --blob NAME")
-    status = read_blob(options) if options.folder is None else read_heartbeat(
-        options.folder, stale_after=options.max_age
-    )  # fmt: skip
+    if options.folder is None:
+        status = read_blob(options)
+    else:
+        status = read_heartbeat(options.folder, stale_after=options.max_age)
     name, code = ("none", NONE) if status.timestamp is None else VERDICTS[status.state]
     if options.json:
         fields = {**dataclasses.asdict(status), "state": name, "exit_code": code}

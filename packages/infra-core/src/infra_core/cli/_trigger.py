@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,11 +154,11 @@ def execute(options: argparse.Namespace) -> int:
 
     check_writable(options.summary_file, "--summary-file")
     watch = Watch(options)
-    storage = None
+    mirror: AbstractContextManager[Any] = nullcontext()
     if options.summary_file is not None:
-        storage = open_storage(os.environ, base_path=Path.cwd())
+        mirror = open_storage(os.environ, base_path=Path.cwd())
     try:
-        with ending_in_order():
+        with mirror as storage, ending_in_order():
             summary = trigger_batch(
                 options,
                 base_url_env_var=BASE_URL_VAR,
@@ -183,9 +184,6 @@ def execute(options: argparse.Namespace) -> int:
         if not watch.known:
             watch.say("whether it was scheduled is not known: ask the app before you do so again")
         raise
-    finally:
-        if storage is not None:
-            storage.close()
     report(summary, as_json=options.json)
     if summary.scheduled:
         watch.say_how_to_follow("scheduled, not done")
