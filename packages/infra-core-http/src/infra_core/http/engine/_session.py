@@ -143,25 +143,6 @@ class Engine:
         self._sessions[proxy] = session
         return session
 
-    def _check_public(
-        self, asked: Callable[[], httpx.Request], target: Target, proxy: Proxy | None
-    ) -> None:
-        """Refuse what the resolver does not see: addresses in URLs, and what goes to a proxy."""
-        host = target.origin[1]
-        refused: PrivateAddressError | None = None
-        if proxy is not None:
-            refused = PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
-        else:
-            try:
-                address = literal_address(host)
-                reason = None if address is None else reason_not_public(address)
-            except ValueError as error:
-                address, reason = None, str(error)
-            if reason is not None:
-                refused = PrivateAddressError(host, address, reason)
-        if refused is not None:
-            raise AsyncPrivateAddressError.of(refused, asked())
-
     def _tls_for(self, target: Target, proxy: Proxy | None) -> ssl.SSLContext | bool:
         """Return what aiohttp takes: a context, or True where there is no TLS."""
         if not target.secure and (proxy is None or proxy.scheme != "https"):
@@ -202,8 +183,6 @@ class Engine:
         timeouts = timeouts_of(timeout)
         proxy = None if self._proxy_of is None else self._proxy_of(*target.origin)
         asked = partial(_request, method, target, headers, timeouts)
-        if self._public_only:
-            self._check_public(asked, target, proxy)
         # Outside of the block below: a missing bundle is the caller's to hear of.
         secure = self._tls_for(target, proxy)
         # A tunnel through a proxy of HTTP is a connection to the host.
@@ -224,6 +203,8 @@ class Engine:
         try:
             if session.closed:  # while the slot was waited for
                 raise ClosedHereError
+            if self._public_only:
+                _check_public(target.origin[1], proxy)
             # Seeing that aiohttp has nothing to add costs less than saying what it may not.
             may_add = body is not None or method in _WITH_CONTENT
             may_add = may_add or not all(map(headers.__contains__, _AUTO_HEADERS))
@@ -249,7 +230,7 @@ class Engine:
                 error, asked, connect=timeouts.connect, read=timeouts.read, proxy=proxy
             )
             raise failure from failure.__cause__
-        except PrivateAddressError as error:  # of the resolver
+        except PrivateAddressError as error:  # of the resolver, too
             raise AsyncPrivateAddressError.of(error, asked()) from None
         except httpx.WriteTimeout as error:
             error.request = asked()
@@ -290,6 +271,19 @@ class Engine:
             await session.close()
         if sessions:
             await asyncio.sleep(0)  # an abort is carried out in the loop's next turn
+
+
+def _check_public(host: str, proxy: Proxy | None) -> None:
+    """Refuse what the resolver does not see: addresses in URLs, and what goes to a proxy."""
+    if proxy is not None:
+        raise PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
+    try:
+        address = literal_address(host)
+        reason = None if address is None else reason_not_public(address)
+    except ValueError as error:
+        address, reason = None, str(error)
+    if reason is not None:
+        raise PrivateAddressError(host, address, reason)
 
 
 def _framed(
