@@ -111,9 +111,11 @@ async def send_once(
         )
     if patched is not None:
         note_plain(f"{patched} is patched")
-    request = _request_of(http, method, url, headers, timeout, fields)
+    options = {**fields, "headers": headers, "timeout": timeout}
     if isinstance(http, SafeClient):
-        return await http.send(request, stream=True)
+        return await http.send(http.build_request(method, url, **options), stream=True)
+    params = options.pop("params", None)
+    request = with_params(http.build_request(method, url, **options), http, url, params)
     return await send_following(http.send, http, request, follow=http.follow_redirects)
 
 
@@ -156,19 +158,3 @@ def _foreign_headers(client: Any, own: dict[str, str]) -> dict[str, str]:
     given = getattr(client, "headers", None)
     pairs = given.items() if isinstance(given, httpx.Headers) else ()
     return merge_headers(defaults_beside(pairs, _STOCK_HEADERS.items()), own)
-
-
-def _request_of(
-    client: httpx.AsyncClient,
-    method: str,
-    url: str,
-    headers: dict[str, str],
-    timeout: Any,
-    fields: Mapping[str, Any],
-) -> httpx.Request:
-    """Build a request; `params` adds to the query of the URL, whosever client it is."""
-    options = {**fields, "headers": headers, "timeout": timeout}
-    if isinstance(client, SafeClient):
-        return client.build_request(method, url, **options)
-    params = options.pop("params", None)
-    return with_params(client.build_request(method, url, **options), client, url, params)

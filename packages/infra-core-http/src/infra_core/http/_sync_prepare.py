@@ -41,7 +41,12 @@ def prepare(
     url, authorization = url_to_ask(url)
     login = options.get("auth") or session.auth
     if login is None:
-        login = _Login(_authorization(session, settings, url, headers, authorization))
+        by_netrc = session.trust_env and settings.netrc_path
+        if any(name.lower() == "authorization" for name in headers):
+            authorization = None
+        elif authorization is None and by_netrc and "Authorization" not in session.headers:
+            authorization = settings.netrc_authorization(httpx.URL(url).raw_host.decode())
+        login = _Login(authorization)
     given = {name: options[name] for name in _PARTS if options.get(name) is not None}
     request = requests.Request(method, url, headers=headers, auth=login, **given)
     if type(session).prepare_request is not _prepare_request:
@@ -130,23 +135,6 @@ def url_to_ask(url: str) -> tuple[str, str | None]:
     except httpx.InvalidURL as error:
         raise requests.exceptions.InvalidURL(str(error)) from None
     return _NO_PATH.sub(r"\g<0>/", target.text), target.authorization
-
-
-def _authorization(
-    session: requests.Session,
-    settings: NetworkSettings,
-    url: str,
-    headers: dict[str, str],
-    of_url: str | None,
-) -> str | None:
-    """Return the credentials to send where neither call nor session has some."""
-    if any(name.lower() == "authorization" for name in headers):
-        return None
-    if of_url is not None:
-        return of_url
-    if session.trust_env and settings.netrc_path and "Authorization" not in session.headers:
-        return settings.netrc_authorization(httpx.URL(url).raw_host.decode())
-    return None
 
 
 class _Login(requests.auth.AuthBase):

@@ -189,7 +189,7 @@ class AssetDownloadClient:
         }
         options = {name: value for name, value in given.items() if name in _FIELDS}
         options.update(
-            url=await _absolute(_text_of(url), self._client),
+            url=await _absolute(url, self._client),
             dest=_destination(dest_path),
             timeout=chosen.pop("timeout"),
             retry_statuses=retry_statuses_of(chosen.pop("retry_statuses")),
@@ -233,20 +233,16 @@ def _check(
         raise InvalidRequestError(f"{name}={value!r} makes no sense: pass {remedy}")
 
 
-def _text_of(url: Any) -> str:
-    """Return a URL as text; what is none is refused by `target_of`, the rest when it is asked."""
-    return url if isinstance(url, str) else target_of(url).text
-
-
-async def _absolute(url: str, client: Any) -> str:
+async def _absolute(url: Any, client: Any) -> str:
     """Return a URL joined to the `base_url` of the client, as httpx joins it."""
-    if client is None or _ABSOLUTE.match(url):
-        return url
+    text: str = url if isinstance(url, str) else target_of(url).text  # which refuses other types
+    if client is None or _ABSOLUTE.match(text):
+        return text
     http = await client.get_client() if hasattr(client, "get_client") else client
     base = getattr(http, "base_url", None)
     if not isinstance(base, httpx.URL) or not base.host:
-        return url
-    raw_path = base.raw_path + httpx.URL(url).raw_path.lstrip(b"/")
+        return text
+    raw_path = base.raw_path + httpx.URL(text).raw_path.lstrip(b"/")
     return str(base.copy_with(raw_path=raw_path))
 
 

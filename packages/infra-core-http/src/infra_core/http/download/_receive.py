@@ -104,7 +104,11 @@ async def receive(
             seconds = came - since
             if seconds >= spec.timeout:  # so that no server can hold the call for ever
                 if received < spec.min_speed * seconds:
-                    raise _too_slow(spec, plan, received, seconds)
+                    raise httpx.ReadTimeout(
+                        f"{spec.shown} sent {received} bytes in {seconds:.3g} s, below "
+                        f"min_speed={spec.min_speed:.12g} bytes per second: lower min_speed to "
+                        "wait for such a server"
+                    )
                 since, received = came, 0
             if spec.pace is not None:
                 wait = spec.pace.reserve(clock.monotonic(), weight=len(chunk))
@@ -116,16 +120,6 @@ async def receive(
     except httpx.RemoteProtocolError as error:
         raise plan.incomplete() from error
     plan.check_end()
-
-
-def _too_slow(
-    spec: DownloadSpec, plan: DownloadPlan, received: int, seconds: float
-) -> httpx.ReadTimeout:
-    return httpx.ReadTimeout(
-        f"{spec.shown} sent {received} bytes in {seconds:.3g} s, below "
-        f"min_speed={spec.min_speed:.12g} bytes per second: lower min_speed to wait for such a "
-        "server"
-    )
 
 
 async def pieces_in_order(
