@@ -20,8 +20,8 @@ from ._intercept import interceptor
 from ._limits import AsyncHostGate, rate_of
 from ._transport_httpx import FastTransport, PlainTransport, SafeClient, bounded, note_plain
 from .engine._private_names import mounts_of
-from .engine._session import Engine, Timeouts, timeouts_of
-from .engine._target import Target
+from .engine._session import Engine
+from .engine._target import Target, Timeouts, timeouts_of
 from .engine._tls import tls_context
 from .engine.network_settings import NetworkSettings, Proxy
 

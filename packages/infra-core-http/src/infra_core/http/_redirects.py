@@ -18,8 +18,8 @@ from ._response.redirect import BadRedirect, NextRequest, is_redirect, location_
 from ._response.status import is_success
 from ._response.text import decode_text
 from .engine._answer import EngineResponse
-from .engine._session import Engine, Timeouts
-from .engine._target import Target, httpx_target_of
+from .engine._session import Engine
+from .engine._target import Target, Timeouts, httpx_target_of
 from .engine.network_settings import NetworkSettings
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from ._headers import checked_headers
 from ._intercept import interceptor
 from ._redirects import KnowingHosts, redirected_request, send_following
 from .engine._errors import AsyncPrivateAddressError, httpx_error
-from .engine._session import Engine, Timeouts
-from .engine._target import origin_of, target_of
+from .engine._session import Engine
+from .engine._target import Timeouts, origin_of, target_of
 from .engine.connections import missing_socks
 from .engine.network_settings import NetworkSettings, Proxy
 from .engine.resolver import lookup_async, public_only_of
@@ -76,16 +76,14 @@ class PlainTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = self._settings.proxy_for_origin(*origin_of(request.url))
-        given = request.extensions.get("timeout") or {}
-        seconds = given.get("connect")
+        timeouts = _timeouts_of(request)
 
         def failure_of(error: Exception) -> Exception:
-            read = given.get("read")
-            return httpx_error(error, lambda: request, connect=seconds, read=read, proxy=proxy)
+            return httpx_error(error, lambda: request, timeouts, proxy)
 
         try:
             if self._public_only:
-                request = await self._pinned(request, proxy, seconds)
+                request = await self._pinned(request, proxy, timeouts.connect)
             transport = self._transports.get(proxy)
             if transport is None:
                 transport = self._transports[proxy] = self._make(proxy)
@@ -171,13 +169,11 @@ class FastTransport(httpx.AsyncBaseTransport):
             if self._plain is None:
                 self._plain = self._make_plain()
             return await self._plain.handle_async_request(request)
-        given = request.extensions.get("timeout") or {}
-        timeouts = Timeouts(*(given.get(name) for name in Timeouts._fields))
         answer = await self.engine.send(
             request.method,
             target_of(request.url),
             headers=_header_map(request),
-            timeout=timeouts,
+            timeout=_timeouts_of(request),
             body=_body_of(request),
         )
         return response_of(answer)
@@ -205,6 +201,11 @@ def _plain_reason(request: httpx.Request) -> str | None:
     except (UnicodeDecodeError, InvalidRequestError):
         return "a header has characters outside of ASCII, or is for httpx to refuse"
     return None
+
+
+def _timeouts_of(request: httpx.Request) -> Timeouts:
+    given = request.extensions.get("timeout") or {}
+    return Timeouts(*(given.get(name) for name in Timeouts._fields))
 
 
 def _header_map(request: httpx.Request) -> "CIMultiDict[str]":

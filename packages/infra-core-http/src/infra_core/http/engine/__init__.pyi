@@ -1,7 +1,12 @@
 from ._answer import EngineResponse as EngineResponse
 from ._errors import failure_of as failure_of
-from ._session import Engine as Engine, Timeouts as Timeouts, timeouts_of as timeouts_of
-from ._target import Target as Target, target_of as target_of
+from ._session import Engine as Engine
+from ._target import (
+    Target as Target,
+    Timeouts as Timeouts,
+    target_of as target_of,
+    timeouts_of as timeouts_of,
+)
 from .connections import (
     connector as connector,
     requests_session as requests_session,

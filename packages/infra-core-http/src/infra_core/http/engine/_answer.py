@@ -10,7 +10,7 @@ import httpx
 from .._response.redirect import location_of
 from ._errors import FAILURES, httpx_error
 from ._pump import Pump
-from ._target import Target
+from ._target import Target, Timeouts
 from .connections import ClosedHereError
 from .network_settings import Proxy
 
@@ -43,7 +43,7 @@ class EngineResponse:
     method: str
     target: Target
     request: Callable[[], httpx.Request]
-    _read_timeout: float | None
+    _timeouts: Timeouts
     proxy: Proxy | None = None
     _pump: Pump | None = None
     body: bytes | None = None
@@ -107,7 +107,7 @@ class EngineResponse:
 
     def _raise(self, error: Exception) -> NoReturn:
         """Raise what httpx would raise."""
-        failure = httpx_error(error, self.request, read=self._read_timeout, proxy=self.proxy)
+        failure = httpx_error(error, self.request, self._timeouts, self.proxy)
         raise failure from failure.__cause__
 
     async def drain(self, limit: int) -> bytes:

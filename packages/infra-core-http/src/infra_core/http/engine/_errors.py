@@ -14,7 +14,7 @@ from .. import _messages as messages
 from .._errors import PrivateAddressError
 from .._policy import Failure
 from .._response.decode import UnsupportedCoding
-from ._target import origin_of
+from ._target import Timeouts, origin_of
 from .connections import ClosedHereError, SocksRefusedError, SocksUnreachableError
 from .network_settings import Proxy
 
@@ -50,11 +50,7 @@ class RefusedByProxyError(httpx.ProxyError):
 
 
 def _describe(
-    error: Exception,
-    url: httpx.URL,
-    connect: float | None,
-    read: float | None,
-    proxy: Proxy | None,
+    error: Exception, url: httpx.URL, timeouts: Timeouts, proxy: Proxy | None
 ) -> tuple[type[httpx.RequestError], str, bool]:
     """Return the class of httpx, a text, and whether the cause may be shown.
 
@@ -68,9 +64,9 @@ def _describe(
             return met
         where = messages.through_proxy(where, proxy.where)
     if isinstance(error, (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout)):
-        return httpx.ConnectTimeout, messages.connect_timeout_text(where, connect), False
+        return httpx.ConnectTimeout, messages.connect_timeout_text(where, timeouts.connect), False
     if isinstance(error, _SILENT):
-        return httpx.ReadTimeout, messages.silence_text(where, read), True
+        return httpx.ReadTimeout, messages.silence_text(where, timeouts.read), True
     if isinstance(error, (aiohttp.ClientConnectorError, httpx.ConnectError)):
         return httpx.ConnectError, messages.connect_text(where, _cause(error)), True
     protocol = _of_protocol(error, where)
@@ -150,14 +146,12 @@ def _of_proxy(
 def httpx_error(
     error: Exception,
     request: Callable[[], httpx.Request],
-    *,
-    connect: float | None = None,
-    read: float | None = None,
+    timeouts: Timeouts,
     proxy: Proxy | None = None,
 ) -> httpx.RequestError:
     """Return what httpx would have raised, its cause set."""
     asked = request()
-    kind, text, chained = _describe(error, asked.url, connect, read, proxy)
+    kind, text, chained = _describe(error, asked.url, timeouts, proxy)
     known = kind(text, request=asked)
     known.__cause__ = error if chained else error.__cause__
     known.__suppress_context__ = True

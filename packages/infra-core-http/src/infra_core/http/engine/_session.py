@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import httpx
@@ -21,12 +21,12 @@ from ._answer import EngineResponse
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
 from ._pump import PIECE, Pump
-from ._target import Target, target_of
+from ._target import Target, Timeouts, target_of, timeouts_of
 from ._tls import trust
 from .connections import ClosedHereError, Connector, connector, through
 from .network_settings import NetworkSettings, Proxy
 
-__all__ = ["Engine", "Timeouts", "timeouts_of"]
+__all__ = ["Engine"]
 
 # A server may send headers as large as httpx accepts.
 _MAX_HEADER = 65_536
@@ -41,31 +41,6 @@ _HEADER_LINES: dict[str, Any] = (
     if "max_headers" in signature(aiohttp.ClientSession.__init__).parameters
     else {}
 )
-
-
-class Timeouts(NamedTuple):
-    """Seconds for each step, in the meaning of `httpx.Timeout`; None means no bound.
-
-    `connect` covers name resolution, connection and TLS handshake together.
-    """
-
-    connect: float | None
-    read: float | None
-    write: float | None
-    pool: float | None
-
-    def as_httpx(self) -> httpx.Timeout:
-        """Return them as httpx takes them."""
-        return httpx.Timeout(**self._asdict())
-
-
-def timeouts_of(timeout: "float | httpx.Timeout | Timeouts | None") -> Timeouts:
-    """Return the four timeouts for what callers pass."""
-    if isinstance(timeout, Timeouts):
-        return timeout
-    if isinstance(timeout, httpx.Timeout):
-        return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.pool)
-    return Timeouts(timeout, timeout, timeout, timeout)
 
 
 @lru_cache(maxsize=64)
@@ -226,9 +201,7 @@ class Engine:
         except FAILURES as error:
             if pump is not None and pump.failure is not None:
                 raise pump.failure from None
-            failure = httpx_error(
-                error, asked, connect=timeouts.connect, read=timeouts.read, proxy=proxy
-            )
+            failure = httpx_error(error, asked, timeouts, proxy)
             raise failure from failure.__cause__
         except PrivateAddressError as error:  # of the resolver, too
             raise AsyncPrivateAddressError.of(error, asked()) from None
@@ -238,7 +211,7 @@ class Engine:
         finally:
             if response is None:
                 self.give_slot()
-        return EngineResponse(self, response, method, target, asked, timeouts.read, proxy, pump)
+        return EngineResponse(self, response, method, target, asked, timeouts, proxy, pump)
 
     async def _wait_for_slot(
         self,

@@ -1,4 +1,4 @@
-"""URLs as the transport wants them: checked, split into origin and credentials."""
+"""What a request brings along: its URL, checked and split into origin and credentials; timeouts."""
 
 import re
 from functools import lru_cache
@@ -17,11 +17,13 @@ from ._proxies import basic_authorization
 __all__ = [
     "Origin",
     "Target",
+    "Timeouts",
     "check_place",
     "httpx_target_of",
     "is_usual",
     "origin_of",
     "target_of",
+    "timeouts_of",
 ]
 
 Origin = tuple[str, str, int]
@@ -73,6 +75,31 @@ class Target(NamedTuple):
                 scheme=scheme, authority=authority, path=path, query_string=query, encoded=True
             ),
         )
+
+
+class Timeouts(NamedTuple):
+    """Seconds for each step, in the meaning of `httpx.Timeout`; None means no bound.
+
+    `connect` covers name resolution, connection and TLS handshake together.
+    """
+
+    connect: float | None
+    read: float | None
+    write: float | None
+    pool: float | None
+
+    def as_httpx(self) -> httpx.Timeout:
+        """Return them as httpx takes them."""
+        return httpx.Timeout(**self._asdict())
+
+
+def timeouts_of(timeout: "float | httpx.Timeout | Timeouts | None") -> Timeouts:
+    """Return the four timeouts for what callers pass."""
+    if isinstance(timeout, Timeouts):
+        return timeout
+    if isinstance(timeout, httpx.Timeout):
+        return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.pool)
+    return Timeouts(timeout, timeout, timeout, timeout)
 
 
 def origin_of(url: httpx.URL) -> Origin:
