@@ -170,7 +170,8 @@ class RequestsHttpClient:
         Raises:
             requests.RequestException: The request failed.
         """
-        return self.request("GET", url, headers=headers, timeout=timeout)
+        with self._slot(url):
+            return exchange(self._session(), "GET", url, headers=headers, timeout=timeout)
 
     def request(
         self,
