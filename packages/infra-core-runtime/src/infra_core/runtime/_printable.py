@@ -13,7 +13,7 @@ _UNSHOWN = (
     "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
 )
-_ESCAPED = re.compile(f"[{_UNSHOWN}]")
+ESCAPED = re.compile(f"[{_UNSHOWN}]")
 _ESCAPED_BUT_LINES = re.compile(f"(?![\t\n])[{_UNSHOWN}]")
 
 
@@ -35,12 +35,8 @@ def printable(value: object, *, keep_lines: bool = False) -> str:
     text = as_text(value)
     if text.isprintable():  # by far the most: no character of category C or Z but the space
         return text
-    pattern = _ESCAPED_BUT_LINES if keep_lines else _ESCAPED
-    return pattern.sub(_escape, text)
-
-
-def _escape(match: "re.Match[str]") -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
+    pattern = _ESCAPED_BUT_LINES if keep_lines else ESCAPED
+    return pattern.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def as_text(value: Any, show: Callable[[Any], str] = str) -> str:

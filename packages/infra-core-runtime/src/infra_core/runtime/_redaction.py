@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from urllib.parse import quote, unquote, unquote_plus
 
-from ._printable import as_text, printable
+from ._printable import ESCAPED, as_text
 from ._secret_names import (
     AFTER,
     AMBIGUOUS_ENDINGS,
@@ -340,7 +340,7 @@ def sanitize_url(url: str) -> str:
 
 def _sanitized(text: str) -> str:
     if not text.isprintable():
-        text = "".join(_encoded_unless_printable(character) for character in text)
+        text = ESCAPED.sub(lambda match: quote(match[0], safe="", errors="surrogatepass"), text)
     if "@" in text:
         text = _TOO_MANY_SLASHES.sub(r"\1//", text, count=1)  # as browsers read `https:/u:p@h`
         text = _USER_INFO.sub(r"\1", text)
@@ -360,12 +360,6 @@ def _sanitized(text: str) -> str:
 
 _remembered = lru_cache(1024)(_sanitized)  # a URL is shown several times while it is at work
 _SHORT = 1_000
-
-
-def _encoded_unless_printable(character: str) -> str:
-    if printable(character) == character:
-        return character
-    return quote(character, safe="", errors="surrogatepass")
 
 
 def _sanitize_parameter(parameter: str) -> str:

@@ -27,9 +27,8 @@ class SignalState:
         count: How many have come.
     """
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self.count = 0
+    received: signal.Signals | None = None
+    count: int = 0
 
 
 # The blocks that handle a signal, and its handler from before the first of them. Blocks that run at
@@ -49,7 +48,6 @@ class _Handler(SignalState):
     def __init__(self, runtime: TaskRuntime, signals: Iterable[int], grace: float) -> None:
         if not (is_number(grace) and grace >= 0):
             raise ValueError(f"grace={grace!r} is not 0 or more: pass the seconds to finish in")
-        super().__init__()
         self._runtime = runtime
         self.loop = running_loop(": use handle_signals in the async function that runs the tasks")
         self._grace = grace
