@@ -118,7 +118,9 @@ class TransferOptions:
         for name, rule in _RULES.items():
             value = getattr(self, name)
             if not (rule.allows(value) or (value is None and name == "deadline")):
-                raise _InvalidOptionError(name, value, rule.allowed)
+                raise _InvalidOptionError(
+                    f"{name}={value!r:.80} is out of range; pass {rule.allowed}"
+                )
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -153,8 +155,7 @@ class TransferOptions:
                 continue
             rule = _RULES[option.name]
             try:
-                is_switch = rule.kind is bool
-                values[option.name] = _SWITCHES[text.lower()] if is_switch else rule.kind(text)
+                value = _SWITCHES[text.lower()] if rule.kind is bool else rule.kind(text)
             except (KeyError, ValueError):
                 default = f"the default of {option.default}"
                 usual = "no bound" if option.default is None else default
@@ -162,13 +163,13 @@ class TransferOptions:
                     f"{variable}={_shown(text)} is {_NONE[rule.kind]}; set it to "
                     f"{rule.allowed.lower()}, or unset it for {usual.lower()}"
                 ) from None
-        try:
-            return cls(**values)  # type: ignore[arg-type]
-        except _InvalidOptionError as error:
-            raise ConfigurationError(
-                f"{stem}{error.option.upper()}={error.value!r:.80} is out of range; set it to "
-                f"{error.allowed}, or unset it"
-            ) from None
+            if not rule.allows(value):
+                raise ConfigurationError(
+                    f"{variable}={value!r:.80} is out of range; set it to {rule.allowed}, or "
+                    "unset it"
+                )
+            values[option.name] = value
+        return cls(**values)  # type: ignore[arg-type]
 
 
 def _shown(text: str) -> str:
@@ -177,9 +178,7 @@ def _shown(text: str) -> str:
 
 
 class _InvalidOptionError(ConfigurationError, ValueError):
-    def __init__(self, option: str, value: object, allowed: str) -> None:
-        self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(f"{option}={value!r:.80} is out of range; pass {allowed}")
+    """An option that code has passed, and no variable."""
 
 
 StorageMode = Literal["strict", "best-effort", "dev-skip"]
@@ -207,12 +206,11 @@ def parse_mode(text: str | None, variable: str = "mode") -> StorageMode:
     name = str(text or "").strip().lower().replace("_", "-")
     if not name:
         return "strict"
-    try:
-        return _MODES[name]
-    except KeyError:
+    if name not in _MODES:
         raise ValueError(
             f"{variable}={text!r:.80} is not a storage mode; use strict, best-effort or dev-skip"
-        ) from None
+        )
+    return _MODES[name]
 
 
 @dataclass(frozen=True, repr=False)
