@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from operator import itemgetter
@@ -217,12 +218,15 @@ def build_manifest(
     path = Path(storage_path)
     configured = client.is_configured()
     found: dict[str, dict[str, Any]] = {}
-    extras = {"checksum": checksum, "timestamps": timestamps}
+    # Those that are set, so that plain calls work with clients that know no others.
+    extras: dict[str, Any] = {"checksum": checksum} if checksum else {}
+    if timestamps:
+        extras["timestamps"] = True
     if configured and source != "local":
-        for entry in collect_blob_files(client, path, **_set(extras)):
+        for entry in collect_blob_files(client, path, **extras):
             found[str(entry["path"])] = entry
     if source != "blobs":
-        for entry in collect_local_files(path, **_set(extras)):
+        for entry in collect_local_files(path, **extras):
             stored = found.get(str(entry["path"]))
             if stored is not None:  # as it was served, say, where the name does not say
                 entry["type"], entry["content_type"] = stored["type"], stored["content_type"]
@@ -245,17 +249,9 @@ def build_manifest(
     return _manifest(files, client, prefix)
 
 
-def _set(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that are set, so that plain calls work with clients that know no others."""
-    return {name: value for name, value in options.items() if value}
-
-
 def _manifest(
     files: list[dict[str, Any]], client: "AzureStorageClient", prefix: str
 ) -> dict[str, Any]:
-    kinds: dict[str, int] = {}
-    for file in files:
-        kinds[file["type"]] = kinds.get(file["type"], 0) + 1
     config = getattr(client, "config", None)
     container = None if config is None else config.container
     if config is None and client.is_configured():  # a stand-in that was written for 0.7
@@ -270,7 +266,7 @@ def _manifest(
         "summary": {
             "total_files": len(files),
             "total_size_bytes": sum(file["size_bytes"] for file in files),
-            "file_types": kinds,
+            "file_types": dict(Counter(file["type"] for file in files)),
         },
     }
 
