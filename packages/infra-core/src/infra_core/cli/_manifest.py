@@ -57,10 +57,9 @@ def execute(options: argparse.Namespace) -> int:
     folder = without_links(options.folder)
     given = options.folder.absolute()  # its assets may be a link to another disk
     recorded = recorded_files(given)
-    storage = open_storage(os.environ, base_path=options.base or folder.parent)
-    if storage.is_configured():
-        import_engine()
-    try:
+    with open_storage(os.environ, base_path=options.base or folder.parent) as storage:
+        if storage.is_configured():
+            import_engine()
         algorithm = "sha256" if options.checksums else None
         manifest = build_manifest(
             folder,
@@ -82,8 +81,6 @@ def execute(options: argparse.Namespace) -> int:
                     f"{str(base)!r}, --base names another folder",
                     file=sys.stderr,
                 )
-    finally:
-        storage.close()
     add_sources(manifest["files"], recorded)
     if options.html:
         from infra_core.azure.run_report import render_html

@@ -99,13 +99,10 @@ def execute(options: argparse.Namespace) -> int:
     started()
     folder = getattr(options, "folder", Path())
     base = options.base or without_links(folder).parent
-    client = open_storage(
-        os.environ,
-        base_path=base.resolve(),
-        mode=options.mode,
-        accept_wrong_md5=getattr(options, "accept_wrong_md5", False),
-    )
-    try:
+    wrong = getattr(options, "accept_wrong_md5", False)
+    with open_storage(
+        os.environ, base_path=base.resolve(), mode=options.mode, accept_wrong_md5=wrong
+    ) as client:
         if client.mode == os.environ.get("AZURE_STORAGE_MODE", "").strip() == "dev-skip":
             raise CommandError(
                 "AZURE_STORAGE_MODE=dev-skip keeps everything on this machine: unset it, or give "
@@ -118,8 +115,6 @@ def execute(options: argparse.Namespace) -> int:
             )
         verbs = {"pending": pending, "list": list_blobs, "plan": plan}
         return verbs.get(options.verb, transfer)(client, options)
-    finally:
-        client.close()
 
 
 def rules(options: argparse.Namespace) -> dict[str, Any]:
