@@ -511,6 +511,33 @@ def test_a_log_that_is_removed_meanwhile_is_made_again(make: Make) -> None:
 
 
 @pytest.mark.posix(reason="no folder is flushed there")
+def test_a_flush_reaches_the_segments_that_were_rotated_since_the_last(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes no line that was written before it, nor the name of its file."""
+    flushed: list[int] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        flushed.append(os.fstat(fd).st_ino)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    log = make(max_bytes=1024)
+    known: set[int] = set()
+    for _ in range(2):
+        for number in range(5):
+            log.write("line", number=number, text="x" * 600)
+        make(max_bytes=1024).write("line", text="y" * 800)  # as another process rotates
+        assert log.flush()
+        rotated = {entry.stat().st_ino for entry in log.path.parent.glob("run.0*.log")}
+        assert len(rotated - known) > 3
+        assert set(flushed) >= rotated - known | {log.path.parent.stat().st_ino}
+        known = rotated
+        flushed.clear()
+
+
+@pytest.mark.posix(reason="no folder is flushed there")
 def test_fsync_flushes_every_line(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `fsync=True` a line has reached the disk when `write` returns."""
     flushed: list[bool] = []
@@ -1741,7 +1768,7 @@ def test_rotation_and_outage_together_lose_nothing(
 def test_a_replaced_local_file_is_mirrored_from_its_start(make: Make, container: Container) -> None:
     """A new log in an old place is not mistaken for a part that is mirrored already."""
     log = make(Client(container))
-    log.write("old", text="x" * 600)
+    log.write("old", text="x" * 6000)
     assert log.close(SOON)
     log.path.unlink()
     again = make(Client(container))

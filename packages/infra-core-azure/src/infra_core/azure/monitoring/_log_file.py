@@ -52,6 +52,7 @@ class LogFile:
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
         self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
         self._end = -1  # where our own last line ended; anything else was written by others
+        self._synced = self.segments()[-1] - 1  # segments that need no flush: those from before us
         self._reset()
         after_fork_in_child(self._reset)
 
@@ -98,13 +99,19 @@ class LogFile:
             self._forget()
 
     def sync(self) -> None:
-        """Flush everything written so far to the disk."""
+        """Flush everything written so far to the disk, rotated segments and names included."""
         with self._lock:
+            while (active := self.segments()[-1]) - 1 != self._synced:
+                since = self._synced if self._synced < active else 0  # or they begin again
+                for segment in range(since + 1, active):
+                    _sync_file(self.segment_path(segment))
+                self._synced = active - 1
             if self._fd is not None:
                 os.fsync(self._fd)
-            elif self.path.exists():
-                os.fsync(self._open())
-                self._forget()
+            else:
+                _sync_file(self.path)
+            if self.path.parent.is_dir():
+                fsync_directory(self.path.parent)
 
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
@@ -120,7 +127,7 @@ class LogFile:
         """Return the numbers of the segments in order; the last one is the active one."""
         try:
             names = os.listdir(self.path.parent)  # noqa: PTH208 - names suffice, and this is hot
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return [1]
         matches = (self._name.fullmatch(name) for name in names)
         rotated = sorted(int(match[1]) for match in matches if match)
@@ -206,6 +213,17 @@ class LogFile:
 def _ends_line(fd: int, size: int) -> bool:
     os.lseek(fd, max(0, size - 1), os.SEEK_SET)  # appending does not mind
     return os.read(fd, 1) in (b"\n", b"")
+
+
+def _sync_file(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | _BINARY)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # it was removed, or nothing was written
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, line: bytes, size: int, *, locked: bool) -> None:
