@@ -19,7 +19,6 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
 from multiprocessing import Pipe
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
@@ -40,7 +39,6 @@ from infra_core.batch import (
     BatchRetry,
     Rejected,
     Summary,
-    _download,
     _finishing,
     _workers,
     job_id_of,
@@ -1236,15 +1234,3 @@ def test_the_beginning_and_the_end_of_a_batch_are_tracked(
         assert ingestion.names() == ["started", "completed"]
         run_batch([origin.url("/none")], batch_id="b", out=tmp_path, env=env, resume=True)
         assert ingestion.names() == ["started", "completed", "started", "failed"]
-
-
-def test_the_user_agent_is_found_beside_the_installed_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `importlib.metadata` would say, which takes longer than all else to import."""
-    monkeypatch.setattr(_download, "__file__", str(tmp_path / "infra_core" / "batch" / "x.py"))
-    (tmp_path / "infra_core_http-9.9.dist-info").mkdir()
-    expected = f"infra-core/{version('infra-core')}"
-    assert _download.user_agent.__wrapped__() == expected
-    (tmp_path / "infra_core-1.2.3.dev4+g5.dist-info").mkdir()
-    assert _download.user_agent.__wrapped__() == "infra-core/1.2.3.dev4+g5"

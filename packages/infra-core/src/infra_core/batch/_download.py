@@ -61,10 +61,6 @@ _REMEDIES = (
 @cache
 def user_agent() -> str:
     """What a batch calls itself where the caller says nothing: its name and version."""
-    # beside the package where it is installed as usual: importlib.metadata takes 12 ms to import
-    found = list(Path(__file__).parents[2].glob("infra_core-*.dist-info"))
-    if len(found) == 1:
-        return f"infra-core/{found[0].stem.removeprefix('infra_core-')}"
     from importlib.metadata import version
 
     return f"infra-core/{version('infra-core')}"
