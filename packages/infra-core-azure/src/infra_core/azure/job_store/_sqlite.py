@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -28,12 +28,12 @@ _KEY_COLUMNS = "batch, job, etag, ''"
 # jobs as among none; an OR of the conditions, or the primary key, would read the whole batch.
 _TO_START = (
     "SELECT NULL, job FROM jobs INDEXED BY jobs_to_start "
-    "WHERE batch = ?1 AND status = 'pending' AND lease IS NULL "
-    "AND job > ?3 ORDER BY job LIMIT ?5"
+    "WHERE batch = :batch AND status = 'pending' AND lease IS NULL "
+    "AND job > :job ORDER BY job LIMIT :count"
 )
 _DUE = (
-    "SELECT lease, job FROM jobs INDEXED BY {} WHERE batch = ?1 AND status = '{}' "
-    "AND (lease, job) > (?2, ?3) AND lease < ?4 ORDER BY lease, job LIMIT ?5"
+    "SELECT lease, job FROM jobs INDEXED BY {} WHERE batch = :batch AND status = '{}' "
+    "AND (lease, job) > (:lease, :job) AND lease < :now ORDER BY lease, job LIMIT :count"
 )
 _TO_CLAIM = (
     _DUE.format("jobs_leased", "running"), _DUE.format("jobs_to_start", "pending"), _TO_START
@@ -202,15 +202,15 @@ class _JobFile(SqliteFile):
         The token says after which of which kind to go on.
         """
         limit, found = min(limit, _CLAIM_KEYS), list[Row]()
-        place, *mark = token or (0, _LONG_AGO, "")
+        place, lease, job = token or (0, _LONG_AGO, "")
         while place < len(_TO_CLAIM):
             wanted = limit - len(found)
-            arguments = (batch, *mark, now.timestamp(), wanted)
-            rows = self._execute(_TO_CLAIM[place], arguments)
-            found += [Row(batch, job, {}, partial=True) for _, job in rows]
+            bounds = {"batch": batch, "lease": lease, "job": job, "now": now.timestamp()}
+            rows = self._execute(_TO_CLAIM[place], {**bounds, "count": wanted})
+            found += [Row(batch, key, {}, partial=True) for _, key in rows]
             if len(rows) == wanted:
                 return found, (place, *rows[-1])
-            place, mark = place + 1, [_LONG_AGO, ""]
+            place, lease, job = place + 1, _LONG_AGO, ""
         return found, None
 
     def tally(self, partition: str | None) -> list[Tally]:
@@ -222,7 +222,7 @@ class _JobFile(SqliteFile):
         found = self._execute(select, (partition,))
         return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found]
 
-    def _execute(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
+    def _execute(self, statement: str, arguments: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
         """Return what a statement selects."""
         with self._lock:
             return self._connected().execute(statement, arguments).fetchall()
