@@ -137,6 +137,13 @@ class TestMediaCategory:
             assert fs.media_category("a." + extension) == fs.media_category(kind), extension
 
 
+def test_a_program_without_mimetypes_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import would cost more than all look-ups of a short program."""
+    monkeypatch.delitem(sys.modules, "mimetypes")
+    assert fs.media_type("a.unknown") == "application/octet-stream"
+    assert "mimetypes" not in sys.modules
+
+
 def test_types_added_to_mimetypes_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in 0.7; what only the files of the machine have added is not."""
     import mimetypes
