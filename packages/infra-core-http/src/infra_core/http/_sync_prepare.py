@@ -55,7 +55,9 @@ def prepare(
     # as long.
     prepared = requests.PreparedRequest()
     prepared.method = method.upper()
-    prepared.url = _with_params(url, _merge_setting(request.params, session.params))
+    if request.params or session.params:
+        url = _with_params(url, _merge_setting(request.params, session.params))
+    prepared.url = url
     prepared.headers = _headers(session.headers, headers)
     jar: Any = session.cookies
     may_have = jar.may_have(url) if isinstance(jar, BoundedCookieJar) else jar
