@@ -342,7 +342,10 @@ class TreeRun(ABC):
 
 def _names_of_journal(root: Path, journal: Path | None) -> frozenset[str]:
     """The journal of pending uploads and SQLite's files beside it, if they lie in the tree."""
-    if journal is None or not journal.absolute().is_relative_to(root.absolute()):
+    if journal is None:
         return frozenset()
-    name = journal.absolute().relative_to(root.absolute()).as_posix()
+    journal, root = journal.absolute(), root.absolute()
+    if not journal.is_relative_to(root):
+        return frozenset()
+    name = journal.relative_to(root).as_posix()
     return frozenset(name + suffix for suffix in ("", "-wal", "-shm", "-journal"))

@@ -53,9 +53,14 @@ class UpRun(TreeRun):
 
     def _survey(self) -> int:
         """Count the source and its unsafe names, before anything is touched."""
-        rejected = 0
-        others: list[str] = []
-        for file, reason in self._source_files(others.append):
+        rejected = others = 0
+        first = ""
+
+        def left_out(name: str) -> None:
+            nonlocal others, first
+            others, first = others + 1, first or name
+
+        for file, reason in self._source_files(left_out):
             self.report.files += 1
             if reason is None:
                 self._total_bytes += file.size
@@ -63,8 +68,8 @@ class UpRun(TreeRun):
                 rejected += 1
         if others:
             self._note(
-                f"{len(others)} links to folders, pipes, sockets or devices were left out, the "
-                f"first is {others[0]!r}; mirror the folder that a link leads to by itself"
+                f"{others} links to folders, pipes, sockets or devices were left out, the first is "
+                f"{first!r}; mirror the folder that a link leads to by itself"
             )
         return rejected
 
