@@ -14,7 +14,9 @@ from ._process import alive_of, file_id
 __all__ = ["BUSY_SECONDS", "SqliteFile", "connect", "enter_wal"]
 
 BUSY_SECONDS = 30.0
-_FORK_SECONDS = 1  # one that waits for another process longer than that is no danger
+# Seconds that a fork waits for a thread that is at work on a file. One that takes longer waits for
+# the lock of another process, and holds none of SQLite's own then.
+_FORK_SECONDS = 1
 _inherited: list[sqlite3.Connection] = []
 
 

@@ -51,9 +51,9 @@ def find(store: JobStore[JobRecord], batch_id: str, job_id: str) -> JobRecord:
     matches = [r for r in store.iter_runs(batch_id) if r.job_id.startswith(job_id)]
     if len(matches) == 1:
         return matches[0]
-    problem = f"{len(matches)} jobs begin with" if matches else "there is no job"
+    found = f"the ids of {len(matches)} jobs begin with" if matches else "there is no job"
     raise CommandError(
-        f"{problem} {job_id!r} in batch {batch_id!r}; list them: infra-core jobs list {batch_id}"
+        f"{found} {job_id!r} in batch {batch_id!r}; list them: infra-core jobs list {batch_id}"
     )
 
 

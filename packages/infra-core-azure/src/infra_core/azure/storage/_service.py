@@ -274,7 +274,7 @@ class BlobService:
         said, remedy = credential_problem(
             error, f"{call('connection_string')} or {call('sas_token')}"
         )
-        what = f"failed, for there is no token to send ({type(error).__name__}: {said})"
+        what = f"failed because there is no token to send ({type(error).__name__}: {said})"
         return error_of(StorageAccessError, operation, blob, what, remedy, status=401)
 
     def _refusal(
