@@ -80,7 +80,7 @@ class SharedClient:
                         self._failure = error
                     raise
                 self._open.append(table)
-                self._made = table
+                self._made, self._failure = table, None
             return self._made
 
     def exists(self) -> bool:
