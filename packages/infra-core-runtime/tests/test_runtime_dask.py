@@ -110,6 +110,27 @@ def test_a_task_that_a_worker_cannot_load_is_an_error_with_the_remedy() -> None:
     assert "is its module installed there?" in report.notes[0]
 
 
+def test_a_task_that_is_cancelled_while_it_begins_ends_at_its_first_step() -> None:
+    """While its function still makes the coroutine, there is nothing yet to be cancelled."""
+    report = execute(cloudpickle.dumps(_cancelled_as_it_begins), None, 30.0, "begins")
+    assert (report.status, report.left_behind) == ("cancelled", False)
+
+
+def _cancelled_as_it_begins() -> Any:
+    assert _dask_worker.cancel(["begins"]) == ["begins"]
+    return asyncio.Event().wait()
+
+
+def test_a_task_that_was_cancelled_before_it_arrived_does_not_begin() -> None:
+    """A message may overtake it."""
+    assert _dask_worker.cancel(["overtaken"]) == []
+    assert execute(cloudpickle.dumps(broken), None, 1.0, "overtaken").status == "cancelled"
+
+
+def broken() -> None:
+    raise AssertionError("it began")
+
+
 def note(folder: Path, text: str) -> None:
     """Leave a note that the test can see, from whatever process."""
     (folder / f"{text}.{uuid.uuid4().hex}").touch()
@@ -257,6 +278,18 @@ async def test_a_late_synchronous_function_is_left_behind_and_reported(
     gate.touch()
 
 
+async def test_a_late_coroutine_is_cancelled_on_its_worker(cluster: Any, tmp_path: Path) -> None:
+    """And cleans up there, before the run goes on."""
+    late: list[str] = []
+    config = RuntimeConfig(task_timeout=0.3, cancel_grace=30.0)
+    async with DaskTaskRuntime(cluster.scheduler_address, config=config) as runtime:
+        tasks = [("a", partial(wait_and_clean, tmp_path, "a"))]
+        await runtime.run(tasks, on_timeout=late.append)
+        assert runtime.stats.unresponsive == ()
+    assert late == ["a"]
+    assert notes(tmp_path) in (["begun a", "cleaned a"], [])  # or it was late before it began
+
+
 async def test_time_in_the_queue_does_not_count(cluster: Any, tmp_path: Path) -> None:
     """With more tasks than threads, `task_timeout` begins when a task does."""
     config = RuntimeConfig(concurrency=40, task_timeout=0.5)
@@ -296,6 +329,63 @@ async def test_cancelling_the_caller_cancels_on_the_cluster(
     with pytest.raises(asyncio.CancelledError):
         await run
     assert notes(tmp_path) == ["begun a", "cleaned a"]
+
+
+async def test_closing_the_runtime_cancels_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
+    """And waits for the cleanup there, before the connection is closed."""
+    config = RuntimeConfig(concurrency=1, cancel_grace=5.0)
+    runtime = DaskTaskRuntime(cluster.scheduler_address, config=config)
+    run = asyncio.create_task(runtime.run([("a", partial(wait_and_clean, tmp_path, "a"))]))
+    await until_noted(tmp_path, 1)
+    await runtime.aclose()
+    with pytest.raises(RuntimeCancellationError):
+        await run
+    assert notes(tmp_path) == ["begun a", "cleaned a"]
+
+
+async def test_tasks_that_wait_for_a_worker_are_cancelled_at_once() -> None:
+    """An adaptive cluster has none at times: then none can be asked to cancel them."""
+    async with (
+        distributed.LocalCluster(
+            n_workers=0,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            asynchronous=True,
+        ) as empty,
+        DaskTaskRuntime(empty, config=RuntimeConfig(concurrency=2, cancel_grace=30.0)) as runtime,
+    ):
+        run = asyncio.create_task(runtime.run([("a", partial(abs, 1)), ("b", partial(abs, 2))]))
+        while len(empty.scheduler.tasks) < 2:  # noqa: ASYNC110 - it has no event for that
+            await asyncio.sleep(0.01)
+        runtime.cancel()
+        with pytest.raises(RuntimeCancellationError) as caught:
+            await run
+        assert caught.value.unresponsive == ()
+
+
+async def test_a_cluster_that_refuses_to_cancel_is_logged(
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks are left behind when their grace is over, and the log says why."""
+
+    async def refuse(*args: object, **options: object) -> None:
+        raise ValueError("no messages to workers")
+
+    gate = tmp_path / "gate"
+    config = RuntimeConfig(concurrency=1, cancel_grace=0.1)
+    async with distributed.Client(cluster.scheduler_address, asynchronous=True) as client:
+        monkeypatch.setattr(client, "run", refuse)
+        async with DaskTaskRuntime(client, config=config) as runtime:
+            run = asyncio.create_task(runtime.run([("a", partial(block, gate))]))
+            while not runtime.stats.in_flight or not client.futures:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            runtime.cancel()
+            with pytest.raises(RuntimeCancellationError) as caught:
+                await run
+            assert caught.value.unresponsive == ("a",)
+            assert "tasks on the cluster could not be cancelled" in caplog.text
+            gate.touch()
 
 
 async def test_drain_lets_tasks_on_the_cluster_finish(runtime: DaskTaskRuntime) -> None:
@@ -464,7 +554,9 @@ async def test_an_error_of_http_comes_back_with_its_type_and_status(
     assert type(error).__name__ == "StatusError"
     assert error.response.status_code == 503
     assert str(error).startswith("503 for https://h.example/?sig=<redacted>")
-    assert "S3CR3T" not in f"{vars(error)}{getattr(error, '__notes__', '')}"
+    notes = f"{getattr(error, '__notes__', '')}"
+    assert ("raised on a worker" in notes) == (sys.version_info >= (3, 11))
+    assert "S3CR3T" not in f"{vars(error)}{notes}"
 
 
 def answers_503_in_a_group() -> None:
@@ -542,6 +634,68 @@ async def test_when_the_scheduler_dies_the_run_ends_with_an_error(tmp_path: Path
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+async def test_a_client_that_its_owner_closes_ends_the_run(cluster: Any, tmp_path: Path) -> None:
+    """While tasks are under way, and between a task and its sending."""
+    gate = tmp_path / "gate"
+    for late in (False, True):
+        client = await distributed.Client(cluster.scheduler_address, asynchronous=True)
+        closing = OnPickling(lambda client=client: asyncio.ensure_future(client.close()))
+        task = closing if late else partial(block, gate)
+        async with DaskTaskRuntime(client, config=RuntimeConfig()) as runtime:
+            run = asyncio.ensure_future(runtime.run([("a", task)]))
+            while not (run.done() or client.futures):  # noqa: ASYNC110 - they have no event
+                await asyncio.sleep(0.01)
+            await client.close()
+            with pytest.raises(ConnectionError, match="Dask scheduler was lost"):
+                await run
+    gate.touch()
+
+
+@dataclasses.dataclass
+class OnPickling:
+    """Does something while it is pickled, which is before it is sent."""
+
+    action: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.action()
+        return abs, (1,)
+
+    def __call__(self) -> int:
+        return 1
+
+
+async def test_a_task_that_is_cancelled_before_it_is_sent_is_not_sent(cluster: Any) -> None:
+    """The cluster never hears of it, and there is nothing to wait for."""
+    async with (
+        distributed.Client(cluster.scheduler_address, asynchronous=True) as client,
+        DaskTaskRuntime(client, config=RuntimeConfig(cancel_grace=30.0)) as runtime,
+    ):
+        with pytest.raises(RuntimeCancellationError) as caught:
+            await runtime.run([("a", OnPickling(runtime.cancel))])
+        assert caught.value.unresponsive == ()
+        assert not client.futures
+
+
+async def test_a_connection_that_stands_has_no_end_of_patience(runtime: DaskTaskRuntime) -> None:
+    """That is for one that is lost: a task may take days."""
+    await runtime.run([("connects", partial(abs, 1))])
+    runtime._clients.get()._patience = 0.0
+    await runtime.run([("takes several looks", partial(asyncio.sleep, 1.0))])
+
+
+async def test_what_has_ended_is_not_kept_on_the_cluster(cluster: Any) -> None:
+    """A million results would fill the memory of its workers."""
+    async with (
+        distributed.Client(cluster.scheduler_address, asynchronous=True) as client,
+        DaskTaskRuntime(client, config=RuntimeConfig(concurrency=2)) as runtime,
+    ):
+        results = [value async for value in runtime.map(abs, range(5))]
+        assert (results, dict(client.futures)) == ([0, 1, 2, 3, 4], {})
+        await runtime.aclose()
+        assert await client.submit(abs, -1) == 1  # it is the caller's, and stays open
 
 
 def touch_and_wait(folder: Path, number: int) -> None:

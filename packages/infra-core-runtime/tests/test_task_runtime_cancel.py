@@ -1007,3 +1007,25 @@ async def test_a_task_that_raises_the_cancellation_error_ends_the_run() -> None:
         )
     assert caught.value is own
     assert errors == []
+
+
+@orderly
+@pytest.mark.parametrize(
+    ("way", "said"), [(TaskRuntime.stop, "intake stopped"), (TaskRuntime.cancel, "run cancelled")]
+)
+async def test_what_is_asked_for_twice_is_done_and_logged_once(
+    way: Callable[[TaskRuntime], None], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by an impatient second signal; and after the end there is nothing left to log."""
+    caplog.set_level(logging.INFO, "infra_core.task_runtime")
+    subject = runtime(1)
+
+    async def task() -> None:
+        way(subject)
+        way(subject)
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeCancellationError):
+        await subject.run([("a", task), ("b", succeed)])
+    way(subject)
+    assert [record.getMessage() for record in caplog.records] == [f"{said}, 1 tasks under way"]

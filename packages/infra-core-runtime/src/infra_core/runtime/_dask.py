@@ -222,8 +222,6 @@ class _Cluster:
             return end.result()
         finally:
             self._waiting.pop(key, None)
-            if end.done():
-                end.exception()  # has been seen
             with contextlib.suppress(Exception):  # of a client that is closed
                 self._futures.pop(key).release()
 
