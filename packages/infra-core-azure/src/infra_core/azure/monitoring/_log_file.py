@@ -2,28 +2,25 @@
 
 import contextlib
 import io
+import math
 import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from infra_core.fs import (
-    FileLockUnsupported,
-    ensure_parent,
-    fsync_directory,
-    lock_descriptor,
-    unlock_descriptor,
-)
+from infra_core.fs import FileLockUnsupported, ensure_parent, fsync_directory, lock_descriptor
 from infra_core.runtime import after_fork_in_child
+
+from .._process import file_id
 
 __all__ = ["LogFile", "Position"]
 
 Position = tuple[int, int]
 """Number of the segment (from 1) and offset in bytes within it; ordered as the lines are."""
-_BINARY = getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(eq=False, repr=False)
@@ -34,10 +31,11 @@ class LogFile:
     `run.000001.log`, the next one `run.000002.log` and so on; the number of the active segment is
     one more than the highest of those.
 
-    What is appended is one `write` to a descriptor opened with `O_APPEND`, under a lock that the
-    system keeps between processes and gives back when one dies. It is in the page cache when
-    `append` returns: it survives the end of the process, however it comes, but a power cut
-    only with `fsync`.
+    Lines are appended by one `write` with `O_APPEND`, under a lock that the system keeps between
+    processes and gives back when one dies. The file is open for that long only: so there is
+    nothing to close, and another process can rotate it, on Windows too. Lines are in the page
+    cache when `append` returns: they survive the end of the process, however it comes, but a
+    power cut only with `fsync`.
     """
 
     path: Path
@@ -46,78 +44,105 @@ class LogFile:
     fsync: bool
     keep: int | None = None  # rotated segments; `None` for all
     mirrored: bool = False  # a mirror says which are no longer needed; else a rotation removes them
-    _fd: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
         self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
-        self._end = -1  # where our own last line ended; anything else was written by others
-        self._synced = self.segments()[-1] - 1  # segments that need no flush: those from before us
+        self._synced = self.segments()[-1] - 1  # rotated segments need a flush from there on
+        self._named = 0  # inode of the file whose name is on the disk
+        self._fd: int | None = None  # only during an append
         self._reset()
         after_fork_in_child(self._reset)
 
-    def __del__(self) -> None:
-        self._forget()  # 0.7's log had nothing to close, and its users close none
-
     def _reset(self) -> None:
-        # In a forked child the descriptor is shared with the parent, and so would be its lock.
-        self._forget()
+        self._close()  # a forked child shares the descriptor, and its lock
         self._lock = threading.RLock()
-        self._appending = False
+
+    # Writing
 
     def append(self, lines: bytes) -> None:
         """Write lines; after an `OSError` they are not in the file, not even in part."""
         with self._lock:
-            if self._appending:  # by a signal handler, in the middle of an append of this thread
+            if self._fd is None:
+                self._append(lines)
+            else:  # a signal handler, in the middle of an append of this thread
                 with self.path.open("ab", buffering=0) as file:
                     file.write(lines)
-                return
-            self._appending = True
-            try:
-                self._append(lines)
-            finally:
-                self._appending = False
 
     def _append(self, lines: bytes) -> None:
-        fd, locked = self._open_locked()
+        limit = self.max_bytes or math.inf
+        while True:
+            try:
+                self._fd = fd = self._open()
+                locked = _lock(fd)
+                status = os.fstat(fd)
+                size = status.st_size
+                if file_id(self.path) != (status.st_dev, status.st_ino):
+                    continue  # somebody rotated or removed it since we opened it
+                if size and not _ends_line(fd, size):
+                    # Its writer was killed in the middle: keep what it wrote, and our lines whole.
+                    size += os.write(fd, b"\n")
+                if locked and size and size + len(lines) > limit:
+                    if not self._rotate():
+                        limit = math.inf  # rather than no line
+                    continue
+                _write(fd, lines, size, locked=locked)
+                if self.fsync:
+                    if not size or self._named != status.st_ino:  # a power cut takes a new name
+                        fsync_directory(self.path.parent)
+                        self._named = status.st_ino
+                    os.fsync(fd)
+                return
+            finally:
+                self._close()
+
+    def _open(self) -> int:
+        flags = _FLAGS | os.O_APPEND | os.O_CREAT
         try:
-            size = os.fstat(fd).st_size
-            if size not in (0, self._end) and not _ends_line(fd, size):
-                # Its writer was killed in the middle: keep what it wrote, and our lines whole.
-                size += os.write(fd, b"\n")
-            if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
-                fd, locked = self._rotate()
-                size = os.fstat(fd).st_size
-            _write_all(fd, lines, size, locked=locked)
-            self._end = size + len(lines)
-        finally:
-            if locked and self._fd is not None:
-                unlock_descriptor(self._fd)
-        if self.fsync:
-            os.fsync(fd)
-        if os.name == "nt":  # which renames no open file
-            self._forget()
+            return os.open(self.path, flags, 0o644)
+        except FileNotFoundError:
+            ensure_parent(self.path)
+            return os.open(self.path, flags, 0o644)
+
+    def _rotate(self) -> bool:
+        """Move the active file away; false where somebody still has it open, on Windows."""
+        segment = self.segments()[-1]
+        if os.name == "nt":  # which renames no open file, and replaces none
+            self._close()
+        try:
+            os.rename(self.path, self.segment_path(segment))  # noqa: PTH104 - replaces none there
+        except OSError:
+            return False
+        if not self.mirrored:
+            self.remove_before(segment)
+        return True
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)  # which gives the lock back, for which a signal handler cannot wait
+            self._fd = None
 
     def sync(self) -> None:
         """Flush everything written so far to the disk, rotated segments and names included."""
-        with self._lock:
-            while (active := self.segments()[-1]) - 1 != self._synced:
-                since = self._synced if self._synced < active else 0  # or they begin again
-                for segment in range(since + 1, active):
-                    _sync_file(self.segment_path(segment))
-                self._synced = active - 1
-            if self._fd is not None:
-                os.fsync(self._fd)
-            else:
-                _sync_file(self.path)
-            if self.path.parent.is_dir():
-                fsync_directory(self.path.parent)
+        _sync(self.path)  # first: what is rotated from now on has been flushed
+        rotated = self.segments()[:-1]
+        since = self._synced if self._synced in rotated else 0
+        for segment in rotated:
+            if segment > since:
+                _sync(self.segment_path(segment))
+        self._synced = rotated[-1] if rotated else 0
+        if self.path.parent.is_dir():
+            fsync_directory(self.path.parent)
 
-    def close(self) -> None:
-        """Close the file; the next `append` opens it again."""
-        with self._lock:
-            if not self._appending:
-                self._forget()
+    def remove_before(self, segment: int) -> None:
+        """Remove rotated segments below `segment`, except for those to keep: the newest of all."""
+        if self.keep is not None:
+            for number in self.segments()[: -1 - self.keep]:
+                if number < segment:
+                    with contextlib.suppress(OSError):  # tried again next time
+                        self.segment_path(number).unlink()
+
+    # Reading
 
     def segment_path(self, segment: int) -> Path:
         """Return where a segment lies that is no longer the active one."""
@@ -161,78 +186,37 @@ class LogFile:
                         offset += len(line)
                         yield line, (segment, offset)
 
-    def remove_before(self, segment: int) -> None:
-        """Remove rotated segments below `segment`, except for those to keep: the newest of all."""
-        if self.keep is not None:
-            for number in self.segments()[: -1 - self.keep]:
-                if number < segment:
-                    with contextlib.suppress(OSError):  # tried again next time
-                        self.segment_path(number).unlink()
 
-    def _open_locked(self) -> tuple[int, bool]:
-        while True:
-            fd = self._open() if self._fd is None else self._fd
-            try:
-                locked = lock_descriptor(fd)
-            except FileLockUnsupported:
-                locked = False
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(self.path)):  # noqa: PTH116 - hot
-                    return fd, locked
-            self._forget()  # somebody rotated or removed the file since we opened it
-
-    def _open(self) -> int:
-        ensure_parent(self.path)
-        self._end = -1
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
-        if self.fsync:
-            fsync_directory(self.path.parent)  # or a power cut takes a new file with its lines
-        return self._fd
-
-    def _rotate(self) -> tuple[int, bool]:
-        """Move the active file away and open the next one, which comes locked."""
-        segment = self.segments()[-1]
-        if os.name == "nt":
-            self._forget()
-        with contextlib.suppress(OSError):  # somebody still has it open: at a later line
-            os.rename(self.path, self.segment_path(segment))  # noqa: PTH104 - replaces none there
-        if self._fd is not None:
-            unlock_descriptor(self._fd)
-        self._forget()
-        opened = self._open_locked()
-        if not self.mirrored:
-            self.remove_before(segment)
-        return opened
-
-    def _forget(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+def _lock(fd: int) -> bool:
+    try:
+        return lock_descriptor(fd)
+    except FileLockUnsupported:
+        return False
 
 
 def _ends_line(fd: int, size: int) -> bool:
-    os.lseek(fd, max(0, size - 1), os.SEEK_SET)  # appending does not mind
+    os.lseek(fd, size - 1, os.SEEK_SET)  # appending does not mind
     return os.read(fd, 1) in (b"\n", b"")
 
 
-def _sync_file(path: Path) -> None:
+def _write(fd: int, lines: bytes, size: int, *, locked: bool) -> None:
+    """Write in one call; what a full disk cut short is taken back, so that no line is torn."""
     try:
-        fd = os.open(path, os.O_RDWR | _BINARY)
+        written = os.write(fd, lines)
+        while written < len(lines):
+            written += os.write(fd, lines[written:])
+    except OSError:
+        if locked:
+            os.ftruncate(fd, size)
+        raise
+
+
+def _sync(path: Path) -> None:
+    try:
+        fd = os.open(path, _FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         return  # it was removed, or nothing was written
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _write_all(fd: int, line: bytes, size: int, *, locked: bool) -> None:
-    """Write in one call; what a full disk cut short is taken back, so that no line is torn."""
-    written = os.write(fd, line)
-    try:
-        while written < len(line):
-            written += os.write(fd, line[written:])
-    except OSError:
-        if locked:
-            os.ftruncate(fd, size)
-        raise

@@ -200,7 +200,7 @@ class RunLogWriter:
         return self._mirror is None or self._mirror.flush(timeout)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Flush, end the mirror's thread and close the file; a later `write` opens it again.
+        """Flush and end the mirror's thread; a later `write` starts it again.
 
         Args:
             timeout: Seconds to wait for the mirror at most.
@@ -209,9 +209,7 @@ class RunLogWriter:
             What `flush` returns.
         """
         self._file.sync()
-        done = self._mirror is None or self._mirror.close(timeout)
-        self._file.close()
-        return done
+        return self._mirror is None or self._mirror.close(timeout)
 
     def __enter__(self) -> "Self":
         return self

@@ -4,21 +4,20 @@ import contextlib
 import logging
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from infra_core.fs import FileLock, FileLockUnsupported
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock, redact_secrets
 
 from .._access import access_remedy
-from ._client_calls import error_code, is_configured, knows_parameter
+from ._client_calls import error_code
 from ._log_file import LogFile
 from ._protocols import RunLogUploader
+from ._run_log_state import MirrorState
 from ._worker import Worker
 
 if TYPE_CHECKING:
     from ._run_log_targets import AppendBlobTarget, UploadFileTarget
-
-    MirrorTarget: TypeAlias = AppendBlobTarget | UploadFileTarget
 
 __all__ = ["MIRROR_THREAD", "RunLogMirror"]
 
@@ -57,14 +56,14 @@ class RunLogMirror:
             idle_seconds=_IDLE_SECONDS,
             at_end=self._forget_target,
         )
-        self._target: MirrorTarget | None = None
-        self._row = 0  # passes that failed since something succeeded
+        self._forget_target()
+        self._failures = 0  # passes that failed since something succeeded
         self._lost = False  # for ever
         self._exit_seconds = _EXIT_SECONDS
         after_fork_in_child(self._forget_target)
 
     def _forget_target(self) -> None:
-        self._target = None
+        self._target: AppendBlobTarget | UploadFileTarget | None = None
 
     def wake(self) -> None:
         """Have everything mirrored that is in the file; never waits."""
@@ -87,9 +86,9 @@ class RunLogMirror:
 
     def _flush_at_exit(self, began: float) -> None:
         """Give what is written a last chance, which ends with the first failure."""
-        self._row = 0
-        seconds = began - clock.monotonic() + self._exit_seconds
-        if self._worker.pending and not self._worker.flush(seconds, until=lambda: self._row > 0):
+        self._failures = 0
+        worker, seconds = self._worker, began - clock.monotonic() + self._exit_seconds
+        if worker.pending and not worker.flush(seconds, until=lambda: self._failures > 0):
             _log.warning(
                 "the run log is not mirrored after %.1f s; the next run goes on from there",
                 clock.monotonic() - began,
@@ -112,69 +111,50 @@ class RunLogMirror:
             self._target = None  # the client may have come to its senses
         self._worker.pause(pause, number)
 
-    def _pass(self, target: "MirrorTarget", *, look: bool) -> bool:
+    def _make_target(self) -> "AppendBlobTarget | UploadFileTarget | None":
+        from ._run_log_targets import target_of
+
+        return target_of(self.client, self.log, max_blocks=self.max_blocks)
+
+    def _pass(self, target: "AppendBlobTarget | UploadFileTarget", *, look: bool) -> bool:
         """Mirror what is there; False when another process is at it."""
         lock = FileLock(self.state_path.with_suffix(".lock"))
         with contextlib.suppress(FileLockUnsupported):
             if not lock.acquire(timeout=0):
                 return False
-        from ._run_log_targets import MirrorState
-
         try:
-            state = MirrorState.load(self.state_path)
+            state = MirrorState.load(self.state_path, self.log)
             try:
-                state.fit(self.log)
                 for _ in target.mirror(state, look=look):
-                    self._row = 0
+                    self._failures = 0
                     state.save(self.state_path)
             finally:
                 self._lost = self._lost or target.lost
                 state.save(self.state_path)
-            self.log.remove_before(state.reached[0])
+            self.log.remove_before(state.parts[-1].reached[0])
         finally:
             lock.release()
-        self._exit_seconds, self._row = _EXIT_SECONDS_ANSWERED, 0
+        self._exit_seconds, self._failures = _EXIT_SECONDS_ANSWERED, 0
         return True
-
-    def _make_target(self) -> "MirrorTarget | None":
-        from ._run_log_targets import AppendBlobTarget, UploadFileTarget
-
-        client: Any = self.client
-        if not is_configured(client):
-            return None
-        container = None
-        if callable(method := getattr(client, "container", None)):
-            # Ours asks nothing of the service yet: a service that is down would hold us up here.
-            container = method(create=False) if knows_parameter(method, "create") else method()
-        name_of = getattr(client, "blob_name_for_path", None)
-        if container is not None and callable(name_of):
-            name = str(name_of(self.log.path))
-            return AppendBlobTarget(container, name, self.log, max_blocks=self.max_blocks)
-        if callable(upload_file := getattr(client, "upload_file", None)):
-            return UploadFileTarget(upload_file, self.log)
-        raise RuntimeError(
-            f"the run log's storage client {type(client).__name__} has neither container() nor "
-            "upload_file(): pass an AzureStorageClient, or azure_client=None for no mirror"
-        )
 
     def _failed(self, error: Exception) -> float:
         """Log a failure, make the container if that was missing, and return how long to wait."""
-        row, code = self._row, error_code(error)
-        if row & (row + 1) == 0:  # the 1st, 2nd, 4th, 8th... of an outage
+        failures, code = self._failures, error_code(error)
+        if failures & (failures + 1) == 0:  # the 1st, 2nd, 4th, 8th... of an outage
             # Of the SDK's lines the first says it; the others are for support.
             said = redact_secrets(str(error).partition("\n")[0].rstrip("."))
             said = said if code in said else f"{code}: {said}"
             _log.warning(
                 "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
-                row + 1,
+                failures + 1,
                 self.log.path,
                 type(error).__name__,
                 "; ".join(filter(None, (said, access_remedy(code)))),
             )
         with self._worker.changed:
-            self._row += 1
+            self._failures += 1
             self._worker.changed.notify_all()
         if code == "ContainerNotFound":
             with contextlib.suppress(Exception):  # the next try reports it
                 self.client.container()  # type: ignore[attr-defined]
-        return _BACKOFF.ceiling(row)
+        return _BACKOFF.ceiling(failures)

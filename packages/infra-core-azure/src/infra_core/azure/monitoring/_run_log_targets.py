@@ -1,28 +1,28 @@
-"""Where a run log is mirrored to, and how far: an append blob, or `upload_file` of whole files.
+"""Where a run log is mirrored to: append blobs, or `upload_file` of whole files.
 
 Imported by the mirror's thread, as it imports the SDK.
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from io import BytesIO
 from os.path import splitext
-from pathlib import Path
 from typing import Any
 
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, ContentSettings
-from infra_core.fs import write_bytes_atomic, write_json_atomic
+from infra_core.fs import write_bytes_atomic
 from infra_core.runtime import clock
 
-from ._client_calls import call_strictly, error_code
+from ._client_calls import call_strictly, error_code, is_configured, knows_parameter
 from ._log_file import LogFile, Position
+from ._protocols import RunLogUploader
+from ._run_log_state import MirrorState, Part, text_of
 
-__all__ = ["AppendBlobTarget", "MirrorState", "UploadFileTarget"]
+__all__ = ["AppendBlobTarget", "UploadFileTarget", "target_of"]
 
 _log = logging.getLogger("infra_core.azure.monitoring")
 
@@ -31,108 +31,40 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 _ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 # A 409 of the container or account, which another blob would not help.
 _HELD_UP = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
-_SEALED = "BlobIsSealed"  # for ever
-_BATCH_BYTES = 4 * 1024 * 1024  # the limit of Append Block in every version of the service
-_ANCHOR_BYTES = 512  # how much of the line that was mirrored last is compared with what is there
+_PIECE_BYTES = 4 * 1024 * 1024  # of such a read; four times as long as our longest line
 _LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or kept
-_LARGEST = 2**40  # no log is that long; a larger number is damage
-_END: Position = (_LARGEST, 0)
-_REMEMBERED = 20  # full blobs that are looked at, too: five days of a batch every half second
 
 
-@dataclass
-class MirrorState:
-    """Where the next byte to mirror is, and where it goes; kept on disk for the next run."""
-
-    reached: Position = (0, 0)  # everything before this is mirrored
-    begin: Position = (0, 0)  # what is before this is in the blobs before, if there are any
-    anchor: str = ""  # the last line before that, or its end: what was replaced is noticed by it
-    blob: int = 0  # number of the append blob
-    position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
-    blocks: int = 0  # blocks in it
-    etag: str = ""  # its ETag then; empty while it is not known
-    end: int = -1  # where in the blob the last line that is mirrored ends; -1 where not known
-    before: list["MirrorState"] = field(default_factory=list)  # of the blobs before, the newest
-
-    @classmethod
-    def load(cls, path: Path) -> "MirrorState":
-        """Read a state file; one that is missing or damaged is new: the blob shows the rest."""
-        try:
-            return cls._read(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError):
-            return cls()
-
-    @classmethod
-    def _read(cls, given: dict[str, Any]) -> "MirrorState":
-        found = cls(**given)
-        found.before = [cls._read(each) for each in found.before]  # type: ignore[arg-type]
-        (segment, offset), (first, start) = found.reached, found.begin
-        found.reached, found.begin = (segment, offset), (first, start)
-        counts = (found.position + 1, found.end + 1, found.blob, found.blocks)
-        numbers = (*found.reached, *found.begin, *counts)
-        fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
-        if not (fits and isinstance(found.etag, str) and isinstance(found.anchor, str)):
-            raise ValueError(numbers)
-        return found
-
-    def save(self, path: Path) -> None:
-        """Write the state; the lines themselves are what is durable, so without a flush."""
-        write_json_atomic(path, asdict(self), durable=False)
-
-    def fit(self, log: LogFile) -> None:
-        """Fit the state to the files that are there; where they were replaced, the blob decides."""
-        segments, (segment, offset) = log.segments(), self.reached
-        there = log.read((segment, max(0, offset - len(self.anchor))), len(self.anchor))
-        if segment < segments[-1] and segment not in segments:  # a new state, or a tidied folder
-            self.go(log, (min(number for number in segments if number > segment), 0))
-        elif segment > segments[-1] or (offset and self.anchor != _text(there)):
-            self.go(log, (segments[0], 0))
-            self.position, self.begin, self.before = -1, (0, 0), []
-
-    def go(self, log: LogFile, position: Position) -> None:
-        """Go on from a position of the log."""
-        segment, offset = self.reached = position
-        start = max(0, offset - _ANCHOR_BYTES)
-        last = log.read((segment, start), offset - start)
-        self.anchor, self.end = _text(last[last.rfind(b"\n", 0, -1) + 1 :]), -1
-
-    def roll(self) -> None:
-        """Go on with the next blob."""
-        self.before = [*self.before, replace(self, before=[])][-_REMEMBERED:]
-        self.blob += 1
-        self.position = self.end = -1
-        self.blocks, self.begin = 0, self.reached
-
-    def read_batch(self, log: LogFile, until: Position = _END) -> bytes:
-        """Return the next bytes to mirror: lines of one segment, as many as one append takes."""
-        while self.reached < until:
-            segment, offset = self.reached
-            done = log.segments()[-1] > segment
-            most = until[1] - offset if segment == until[0] else _BATCH_BYTES
-            data = log.read(self.reached, min(most, _BATCH_BYTES))
-            if whole := data.rfind(b"\n") + 1:
-                return data[:whole]
-            if len(data) == _BATCH_BYTES or (done and data):  # of a line as long, or without an end
-                return data
-            if not done:
-                break
-            self.reached = (segment + 1, 0)
-        return b""
-
-
-def _text(data: bytes) -> str:
-    return data.decode("latin-1")  # a character for each byte, whatever it is
+def target_of(
+    client: RunLogUploader, log: LogFile, *, max_blocks: int
+) -> "AppendBlobTarget | UploadFileTarget | None":
+    """Return how a client takes a log; `None` when it has no account to mirror to."""
+    given: Any = client
+    if not is_configured(given):
+        return None
+    container = None
+    if callable(method := getattr(given, "container", None)):
+        # Ours asks nothing of the service yet: a service that is down would hold us up here.
+        container = method(create=False) if knows_parameter(method, "create") else method()
+    if container is not None and callable(name_of := getattr(given, "blob_name_for_path", None)):
+        return AppendBlobTarget(container, str(name_of(log.path)), log, max_blocks=max_blocks)
+    if callable(upload_file := getattr(given, "upload_file", None)):
+        return UploadFileTarget(upload_file, log)
+    raise RuntimeError(
+        f"the run log's storage client {type(given).__name__} has neither container() nor "
+        "upload_file(): pass an AzureStorageClient, or azure_client=None for no mirror"
+    )
 
 
 @dataclass(eq=False, repr=False)
 class AppendBlobTarget:
-    """Appends batches of lines to an append blob, and rolls to the next blob in time.
+    """Appends batches of lines to an append blob, and goes on with the next blob in time.
 
     Every append names the position (`x-ms-blob-condition-appendpos`) and the ETag that it expects.
-    Where the blob is another, the last line of ours in it says where to go on: so a batch whose
-    answer was lost, or whose process was killed, is not sent twice, a blob that became shorter (a
-    failover, a restore) is filled again, also where it has grown since, and several machines may
-    share a blob.
+    Where the blob is another, the last line of ours in it says where to go on: so a
+    batch whose answer was lost, or whose process was killed, is not sent twice, a blob that became
+    shorter (a failover, a restore) is filled again, also where it has grown since, and several
+    machines may share a blob.
     """
 
     container: ContainerClient
@@ -146,12 +78,73 @@ class AppendBlobTarget:
     def mirror(self, state: MirrorState, *, look: bool) -> Iterator[None]:
         """Append what is not there yet, step by step; with `look`, also what any blob has lost."""
         if look:
-            self._look([*state.before, state])
-            for part, following in zip(state.before, [*state.before, state][1:], strict=True):
-                yield from self._fill(part, state, following.begin)
-        yield from self._fill(state, state)
+            self._look(state.parts)
+        while (batch := state.next_batch(self.log)) is not None:
+            part, data = batch
+            try:
+                if not self._step(state, part, data):
+                    _log.info("run log blob %s takes no more lines", self._blob(part).blob_name)
+                    state.leave(part)
+            except HttpResponseError as error:
+                if error.status_code == 403:  # a token that may append may not compare ETags, nor
+                    part.etag = ""  # look at the blob: then the position alone counts
+                raise
+            yield
 
-    def _look(self, parts: list[MirrorState]) -> None:
+    def _step(self, state: MirrorState, part: Part, data: bytes) -> bool:
+        """Make the blob, append lines, or find the place; false when it takes no more lines."""
+        new = part.position < 0
+        if not new and part.blocks >= self.max_blocks:
+            self._look(state.parts)  # while the disk has what they may have lost
+            return part.blocks < self.max_blocks
+        try:
+            if new:
+                self._create(part)
+            else:
+                self._append(part, data)
+        except HttpResponseError as error:
+            status, code = error.status_code, error_code(error)
+            if code in _HELD_UP:
+                raise
+            if status in (412, 409 if new else 404) or code == "InvalidBlobType":
+                properties, reached = self._properties(part), part.reached
+                if new and properties and properties.blob_type != "AppendBlob":
+                    return self._take_over(part, properties)
+                if not self._compare(part, properties):
+                    raise  # somebody has a lease on it, say
+                if part.reached < reached:
+                    self._look(state.parts[:-1])
+            elif code == "BlobIsSealed" or (status == 409 and part.position > 0):
+                return False  # 50,000 blocks, say, which a blob that never took any line has not
+            else:
+                raise
+        return True
+
+    def _create(self, part: Part) -> None:
+        answer = self._blob(part).create_append_blob(
+            content_settings=ContentSettings(content_type="application/x-ndjson"),
+            match_condition=MatchConditions.IfMissing,
+            **_ONE_TRY,
+        )
+        part.position, part.blocks, part.begin = 0, 0, part.reached
+        part.etag = str(answer["etag"] or "")
+
+    def _append(self, part: Part, data: bytes) -> None:
+        answer = self._blob(part).append_block(
+            data,
+            length=len(data),
+            appendpos_condition=part.position,
+            etag=part.etag or None,
+            match_condition=MatchConditions.IfNotModified if part.etag else None,
+            **_ONE_TRY,
+        )
+        segment, offset = part.reached
+        part.go(self.log, (segment, offset + len(data)))
+        part.position = part.end = int(str(answer["blob_append_offset"])) + len(data)
+        part.blocks = int(str(answer["blob_committed_block_count"]))
+        part.etag = str(answer["etag"] or "")  # which a proxy may have left out
+
+    def _look(self, parts: list[Part]) -> None:
         """Compare blobs with what was confirmed, which is trusted where they cannot be asked.
 
         A blob that is gone or is a block blob now, while the one behind it is whole, was removed or
@@ -162,117 +155,108 @@ class AppendBlobTarget:
         except Exception as error:  # noqa: BLE001 - a token that may only append, say
             _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
             return
-        lost = True  # what is behind the newest one, so that it is made again itself
+        whole_behind = False  # behind the newest one, so that it is made again itself
         for part, properties in reversed(found):
-            before, removed = part.reached, properties is None
+            reached, gone = part.reached, properties is None
             if properties and properties.blob_type != "AppendBlob":
-                removed = properties.size >= part.position
-            if removed and not lost:
+                gone = properties.size >= part.position
+            if gone and whole_behind:
                 part.position = -1  # it is not looked at any more
             else:
-                self._find_place(part, properties)
-            lost = part.reached < before
+                self._compare(part, properties)
+            whole_behind = part.reached >= reached
 
-    def _fill(
-        self, part: MirrorState, newest: MirrorState, until: Position = _END
-    ) -> Iterator[None]:
-        while data := part.read_batch(self.log, until):
-            if not self._append(part, data):
-                _log.info("run log blob %s takes no more lines", self._blob(part).blob_name)
-                if part is newest:
-                    part.roll()
-                else:  # the newest takes them, and rather twice what is behind them
-                    newest.begin = min(newest.begin, part.reached)
-                    newest.go(self.log, min(newest.reached, part.reached))
-                    part.reached = until
-            yield
+    def _compare(self, part: Part, properties: BlobProperties | None) -> bool:
+        """Go on behind the last line of ours in a blob; false when it is as we left it.
 
-    def _append(self, state: MirrorState, data: bytes) -> bool:
-        """Take one step: open the blob, append lines, or find the place; False when it is full."""
-        try:
-            if state.position < 0:
-                return self._open(state)
-            if state.blocks >= self.max_blocks:
-                self._look([*state.before, state])  # while the disk has what they may have lost
-                return state.blocks < self.max_blocks
-            answer = self._blob(state).append_block(
-                data,
-                length=len(data),
-                appendpos_condition=state.position,
-                etag=state.etag or None,
-                match_condition=MatchConditions.IfNotModified if state.etag else None,
-                **_ONE_TRY,
-            )
-            state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
-            state.position = state.end = int(str(answer["blob_append_offset"])) + len(data)
-            state.blocks = int(str(answer["blob_committed_block_count"]))
-            state.etag = str(answer["etag"] or "")  # which a proxy may have left out
-        except HttpResponseError as error:
-            status, code = error.status_code, error_code(error)
-            if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
-                etag, state.etag = state.etag, ""  # it counts no longer where it cannot be asked
-                properties, before = self._properties(state), state.reached
-                state.etag = etag
-                if not self._find_place(state, properties):
-                    raise  # somebody has a lease on it, say
-                if state.reached < before:
-                    self._look(state.before)
-            elif code == _SEALED or (
-                status == 409 and state.position > 0 and code not in _HELD_UP
-            ):  # 50,000 blocks, say, which a blob that never took any line has not
+        Where it was removed, or another one put into its place, what it held is sent again.
+        """
+        if properties and properties.blob_type != "AppendBlob":
+            properties = None
+        size, etag, blocks, confirmed = 0, "", 0, part.position
+        if properties:
+            size, etag = properties.size, str(properties.etag or "")
+            blocks = properties.append_blob_committed_block_count or 0
+            if size == confirmed and part.etag in ("", etag):
                 return False
-            else:
-                if status == 403:  # a token that may append may not be allowed to compare ETags
-                    state.etag = ""
-                raise
-        return True
-
-    def _open(self, state: MirrorState) -> bool:
-        """Make the blob, or go on with the one that is there; False when that takes no lines."""
-        blob = self._blob(state)
-        try:
-            answer = blob.create_append_blob(
-                content_settings=ContentSettings(content_type="application/x-ndjson"),
-                match_condition=MatchConditions.IfMissing,
-                **_ONE_TRY,
+        whole = 0 <= confirmed <= size
+        if whole and part.end >= 0:  # as long, but with lines of others in place of ours?
+            last = self._read(part, max(0, part.end - len(part.anchor)), len(part.anchor))
+            whole = text_of(last) == part.anchor
+        if whole:  # a batch whose answer was lost begins where the one before ended
+            start, end, low = part.reached, part.end, confirmed
+        else:
+            start, end = max((self.log.segments()[0], 0), part.begin), -1
+            low = max(0, size - _LARGEST_READ)
+        found = self._last_line(part, low, min(size, low + _LARGEST_READ), start)
+        place, end = found or (start, end)
+        name = self._blob(part).blob_name
+        if not (whole or found) and part.begin < start:
+            self.lost = True
+            _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
+        if place < part.reached:
+            _log.warning(
+                "run log blob %s has not all of the %d bytes that were confirmed (a failover, a "
+                "restore, or another program replaced it): the lines that are missing are sent "
+                "again",
+                name,
+                confirmed,
             )
-            state.position, state.blocks, state.begin = 0, 0, state.reached
-            state.etag = str(answer["etag"] or "")
-        except HttpResponseError as error:
-            if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
-                raise
-            properties = blob.get_blob_properties(**_ONE_TRY)
-            if properties.blob_type != "AppendBlob":
-                return self._take_over(state, properties)
-            self._find_place(state, properties)
+        if place != part.reached:
+            part.go(self.log, place)
+        # Last: what failed before is done again.
+        part.position, part.end = size if properties else -1, end
+        part.etag, part.blocks = etag, blocks
         return True
 
-    def _take_over(self, state: MirrorState, properties: BlobProperties) -> bool:
+    def _last_line(
+        self, part: Part, low: int, high: int, start: Position
+    ) -> tuple[Position, int] | None:
+        """Return where the last line behind `start` ends that is also in a piece of the blob.
+
+        That is in the log, and in the blob. Of lines that are alike, those that stand there count
+        from the first one on: rather one is sent twice than one never.
+        """
+        while high > low:
+            begin = max(low, high - _PIECE_BYTES)
+            data, place, last = self._read(part, begin, high - begin), start, b""
+            there = Counter(BytesIO(data))
+            for line, end in self.log.lines(start):
+                if there[line] > 0:
+                    there[line] -= 1
+                    place, last = end, line
+            if last:
+                return place, begin + data.rfind(last) + len(last)
+            # A line of which this piece has the end only is whole in the next.
+            high = begin + _PIECE_BYTES // 4 if begin > low else low
+        return None
+
+    def _take_over(self, part: Part, properties: BlobProperties) -> bool:
         """Have an append blob replace the block blob of 0.7, under the name its readers know.
 
         Its lines become segment 0 of the log, where this disk does not begin with them, and go to
-        the append blob as all others do.
+        the append blob as all others do. False where that cannot be.
         """
-        log, blob, size = self.log, self._blob(state), properties.size
-        before, first = state.reached, (log.segments()[0], 0)
+        log, blob, size = self.log, self._blob(part), properties.size
+        before, first = part.reached, (log.segments()[0], 0)
         try:
-            if state.blob or before != first or size > _LARGEST_READ:
+            if part.blob or before != first or size > _LARGEST_READ:
                 raise FileExistsError("it is not where a new log begins, or too large")
-            lines = self._read(state, 0, size)
+            lines = self._read(part, 0, size)
             if lines != log.read(first, size):
                 if first == (0, 0):
                     raise FileExistsError("the log begins with other lines of 0.7")
                 write_bytes_atomic(log.segment_path(0), lines)
-                state.go(log, (0, 0))
+                part.reached = (0, 0)
             blob.delete_blob(
                 etag=properties.etag, match_condition=MatchConditions.IfNotModified, **_ONE_TRY
             )
         except (FileExistsError, HttpResponseError) as error:
             if (getattr(error, "status_code", 400) or 0) not in range(400, 500):
                 raise  # whether it is there still is not known
-            if state.reached != before:
+            if part.reached != before:
                 log.segment_path(0).unlink()
-                state.go(log, before)
+                part.reached = before
             _log.warning(
                 "run log blob %s is not an append blob and cannot be made one, the lines go to the "
                 "next name: %s",
@@ -283,81 +267,21 @@ class AppendBlobTarget:
         _log.info("run log blob %s, a block blob, is made an append blob", blob.blob_name)
         return True
 
-    def _find_place(self, state: MirrorState, properties: BlobProperties | None) -> bool:
-        """Go on behind the last line of ours in the blob; False when it is as we left it.
-
-        Where it was removed, or another one put into its place, what it held is sent again.
-        """
-        if properties and properties.blob_type != "AppendBlob":
-            properties = None
-        size, etag = (properties.size, str(properties.etag or "")) if properties else (0, "")
-        if properties and size == state.position and state.etag in ("", etag):
-            return False
-        name, left, whole = self._blob(state).blob_name, state.position, size >= state.position
-        if whole and state.end >= 0:  # as long, but with lines of others in place of ours?
-            last = self._read(state, max(0, state.end - len(state.anchor)), len(state.anchor))
-            whole = _text(last) == state.anchor
-        start = state.reached if whole else max((self.log.segments()[0], 0), state.begin)
-        # A batch whose answer was lost begins where the one before ended.
-        low = left if whole and left >= 0 else max(0, size - _LARGEST_READ)
-        found = self._last_line(state, low, min(size, low + _LARGEST_READ), start)
-        place, end = found or (start, state.end if whole else -1)
-        if not (whole or found) and state.begin < start > (1, 0):
-            self.lost = True
-            _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
-        if place < state.reached:
-            _log.warning(
-                "run log blob %s has not all of the %d bytes that were confirmed (a failover, a "
-                "restore, or another program replaced it): the lines that are missing are sent "
-                "again",
-                name,
-                left,
-            )
-        if place != state.reached:
-            state.go(self.log, place)
-        # Last: what failed before is done again.
-        state.end, state.position, state.etag = end, size if properties else -1, etag
-        state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
-        return True
-
-    def _last_line(
-        self, state: MirrorState, low: int, high: int, start: Position
-    ) -> tuple[Position, int] | None:
-        """Return where the last line behind `start` ends that is also in a part of the blob.
-
-        That is in the log, and in the blob. Of lines that are alike, those that stand there count
-        from the first one on: rather one is sent twice than one never.
-        """
-        while high > low:
-            begin = max(low, high - _BATCH_BYTES)
-            data, place, last = self._read(state, begin, high - begin), start, b""
-            cut = data.find(b"\n") + 1 if begin > low else 0  # the end of a line, for the next part
-            cut = 0 if cut == len(data) else cut
-            there = Counter(BytesIO(data[cut:]))
-            for line, end in self.log.lines(start):
-                if there[line] > 0:
-                    there[line] -= 1
-                    place, last = end, line
-            if last:
-                return place, begin + data.rfind(last) + len(last)
-            high = begin + cut
-        return None
-
-    def _read(self, state: MirrorState, offset: int, length: int) -> bytes:
+    def _read(self, part: Part, offset: int, length: int) -> bytes:
         if not length:  # a range that is empty cannot be asked for
             return b""
-        download = self._blob(state).download_blob(offset=offset, length=length, **_ONE_TRY)
+        download = self._blob(part).download_blob(offset=offset, length=length, **_ONE_TRY)
         return bytes(download.readall())
 
-    def _properties(self, state: MirrorState) -> BlobProperties | None:
+    def _properties(self, part: Part) -> BlobProperties | None:
         try:
-            return self._blob(state).get_blob_properties(**_ONE_TRY)
+            return self._blob(part).get_blob_properties(**_ONE_TRY)
         except ResourceNotFoundError:
             return None
 
-    def _blob(self, state: MirrorState) -> BlobClient:
+    def _blob(self, part: Part) -> BlobClient:
         stem, suffix = splitext(self.name)  # noqa: PTH122 - a blob's name, no path
-        name = f"{stem}.{state.blob:06d}{suffix}" if state.blob else self.name
+        name = f"{stem}.{part.blob:06d}{suffix}" if part.blob else self.name
         return self.container.get_blob_client(name)
 
 
@@ -377,13 +301,14 @@ class UploadFileTarget:
     def mirror(self, state: MirrorState, *, look: bool) -> Iterator[None]:
         """Upload the segments that have grown; the client cannot say what it has."""
         log = self.log
-        while state.read_batch(log):
-            segment = state.reached[0]
+        while (batch := state.next_batch(log)) is not None:
+            part, _ = batch
+            segment = part.reached[0]
             rotated = log.segments()[-1] > segment
             path = log.segment_path(segment) if rotated else log.path
             size, started = path.stat().st_size, clock.monotonic()
             call_strictly(self.upload_file, path)
             self.pause = max(1.0, 4 * (clock.monotonic() - started))
             if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
-                state.go(log, (segment, size))
+                part.go(log, (segment, size))
             yield
