@@ -1,6 +1,7 @@
 """The heartbeat: what it writes, when it reports trouble, and what it never waits for."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -136,6 +137,33 @@ def test_stop_writes_a_last_beat_in_state_stopped(
     monitor.stop()
     assert read(tmp_path)["state"] == "stopped"
     assert client.beats[-1]["state"] == "stopped"
+
+
+def test_a_monitor_that_is_stopped_leaves_no_thread(
+    make: Callable[..., HeartbeatMonitor],
+) -> None:
+    """Neither that of the beats nor that of the uploads, idle as they may be."""
+    before = {*threading.enumerate()}
+    client = Client()
+    monitor = make(interval_seconds=600, azure_client=client)
+    monitor.start()
+    assert client.uploaded.acquire(timeout=SOON)
+    assert len({*threading.enumerate()} - before) == 2
+    monitor.stop()
+    assert not {*threading.enumerate()} - before
+
+
+def test_no_beat_is_flushed_to_the_disk(
+    make: Callable[..., HeartbeatMonitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a power cut takes with it was that of a dead run; a flush takes milliseconds."""
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    monitor = make(azure_client=Client())
+    monitor.start()
+    monitor.set_slug("a")
+    monitor.stop()
+    assert not flushed
 
 
 def test_blob_and_local_file_have_one_format(

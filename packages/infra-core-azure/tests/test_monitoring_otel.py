@@ -108,6 +108,25 @@ def test_errors_arrive_as_exceptions_too(server: IngestionServer, tmp_path: Any)
 
 
 @needs_exporter
+def test_an_exporter_that_raises_loses_its_batch_alone(
+    server: IngestionServer, tmp_path: Any
+) -> None:
+    """The statistics name its error, and what is tracked later is sent."""
+    code = """
+        exporter = client._exporter.transport._exporter
+        export, exporter.export = exporter.export, lambda items: items.missing
+        client.track_event("started")
+        assert not client.flush(30)
+        print(json.dumps(dict(client.stats().dropped_by_reason)))
+        exporter.export = export
+        client.track_event("completed")
+        assert client.flush(30)
+    """
+    assert run(code, server, tmp_path).split("\n")[0] == '{"otel_AttributeError": 1}'
+    assert len(server.items) == 1
+
+
+@needs_exporter
 def test_what_the_exporter_could_not_send_is_counted(
     server: IngestionServer, tmp_path: Any
 ) -> None:

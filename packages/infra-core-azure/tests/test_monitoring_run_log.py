@@ -420,7 +420,7 @@ def test_secrets_are_redacted(make: Make) -> None:
         "e",
         password="SECRET1",
         url="https://a.example/f?code=SECRET2",
-        headers={"x-functions-key": "SECRET3", "Accept": "*/*"},
+        headers={"x-functions-key": "SECRET3", "Accept": "*/*", "authorization": Broken()},
         nested=[{"connection": "AccountKey=SECRET4=="}],
         code=404,
     )
@@ -428,6 +428,7 @@ def test_secrets_are_redacted(make: Make) -> None:
     assert "SECRET" not in json.dumps(entry)
     assert entry["code"] == 404
     assert entry["headers"]["Accept"] == "*/*"
+    assert entry["headers"]["authorization"] == "<redacted>"
 
 
 def test_a_huge_line_is_cut_visibly(make: Make) -> None:

@@ -124,9 +124,9 @@ class HeartbeatMonitor:
         self._loop = loop
         self._stop_timeout = stop_timeout
         self._client = azure_client
-        self._uploads = Worker("infra-core-heartbeat-upload", self._upload_latest)
+        self._uploads = Worker("infra-core-heartbeat-upload", self._upload_newest)
         self._uploads_in_thread = False
-        self._next_upload: Mapping[str, Any] | None = None
+        self._uploaded: Mapping[str, Any] | None = None  # by the thread, or tried
         self._sequence = 0
         self._own()
         self._make_locks()
@@ -138,7 +138,7 @@ class HeartbeatMonitor:
         self._wake = threading.Condition()  # guards all that follows; never held during I/O
         # Held for writes to the local disk only; a signal handler may beat in the middle of one.
         self._file_lock = threading.RLock()
-        self._written: Mapping[str, Any] = {"sequence": 0}
+        self._newest: Mapping[str, Any] = {"sequence": 0}  # beat
         self._thread: threading.Thread | None = None
         self._probe: LoopLagProbe | None = None
 
@@ -286,27 +286,31 @@ class HeartbeatMonitor:
         }
 
     def _write(self, beat: Mapping[str, Any]) -> None:
+        with self._file_lock:
+            if beat["sequence"] > self._newest["sequence"]:
+                self._newest = beat
+                self._write_newest()
+
+    def _write_newest(self) -> None:
         # Local disk only. Not flushed to the platter: a beat that a power cut takes with it was
         # that of a dead run.
-        with self._file_lock:
-            if beat["sequence"] > self._written["sequence"]:
-                self._written = beat
-                write_json_atomic(self.path, beat, durable=False)
-                if self._written is not beat:  # that of a signal handler, meanwhile
-                    write_json_atomic(self.path, self._written, durable=False)
+        written = None
+        while written is not self._newest:  # that of a signal handler, meanwhile
+            written = self._newest
+            write_json_atomic(self.path, written, durable=False)
 
     def _rewrite_if_older(self, uploaded: Mapping[str, Any]) -> None:
         """Put the newest beat back where a client's own local write has left an older one."""
         with self._file_lock:
-            if self._written["sequence"] > uploaded["sequence"]:
+            if self._newest["sequence"] > uploaded["sequence"]:
                 try:
-                    write_json_atomic(self.path, self._written, durable=False)
+                    self._write_newest()
                 except OSError as error:
                     _log.warning(
                         "the heartbeat could not be written: %s: %s", type(error).__name__, error
                     )
 
-    # Uploads: the latest beat wins, so that the blob is never older than one upload
+    # Uploads: the newest beat wins, so that the blob is never older than one upload
 
     def _upload_soon(self, beat: Mapping[str, Any]) -> None:
         """Have a beat uploaded by the thread; before `start` and after `stop`, here and now."""
@@ -314,7 +318,6 @@ class HeartbeatMonitor:
             return
         with self._uploads.changed:
             if self._uploads_in_thread:
-                self._next_upload = beat
                 if self._uploads.ask():
                     return
                 self._uploads.finish(self._uploads.asked)  # no thread to be had
@@ -327,18 +330,14 @@ class HeartbeatMonitor:
         finally:
             self._rewrite_if_older(beat)
 
-    def _upload_latest(self, number: int) -> None:
-        while (beat := self._take_next()) is not None:  # also what a stop in haste has left
+    def _upload_newest(self, number: int) -> None:
+        while self._uploaded is not self._newest:  # also what a stop in haste has left
+            self._uploaded = beat = self._newest
             try:
                 self._upload(beat)
             except Exception as error:  # noqa: BLE001 - kept for the caller
                 self._keep_error(error)
         self._uploads.finish(number)
-
-    def _take_next(self) -> Mapping[str, Any] | None:
-        with self._uploads.changed:
-            beat, self._next_upload = self._next_upload, None
-            return beat
 
     # The thread
 
