@@ -667,7 +667,7 @@ def test_a_forked_child_goes_on_writing(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix
-def test_a_child_that_is_forked_amid_a_write_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_child_that_is_forked_amid_a_write_holds_no_lock(tmp_path: Path) -> None:
     """It has a copy of the descriptor, and with it of the lock, which it gives up at once."""
     code = """
         import os, sys
