@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock
 import httpx
 import pytest
 
-from infra_core.azure._function_keys import keys_in, without_keys
+from infra_core.azure._function_answers import keys_in, without_keys
 from infra_core.azure.client import AzureFunctionAsyncClient, DurableInstance, DurableStatus
 from infra_core.azure.exceptions import ConfigurationError, JobNotFoundError, OrchestrationError
 from infra_core.azure.function_cli import (

@@ -100,10 +100,10 @@ class TestSurface:
             base_url_env="MY_URL", api_key_env="MY_KEY", timeout=5.0
         )
         assert client.base_url == "https://app.example"
-        assert client._calls._merged("https://app.example/x", None) == {"x-functions-key": "key"}
+        assert client._merged("https://app.example/x", None) == {"x-functions-key": "key"}
         env = {"AZURE_FUNCTION_BASE_URL": "https://b.example", "AZURE_FUNCTION_API_KEY": "k2"}
         sync = AzureFunctionSyncClient.from_env(env=env)
-        headers = sync._async_client._calls._merged("https://b.example", None)
+        headers = sync._async_client._merged("https://b.example", None)
         assert headers == {"x-functions-key": "k2"}
 
     def test_a_missing_variable_is_named(self) -> None:
@@ -240,10 +240,10 @@ class TestKey:
 
     def test_a_path_cannot_name_another_host(self) -> None:
         """Leading slashes are one slash."""
-        calls = AzureFunctionAsyncClient("https://app.example/base/")._calls
-        assert calls.url("//evil.example/x") == "https://app.example/base/evil.example/x"
-        assert calls.url("/api/x?v=1") == "https://app.example/base/api/x?v=1"
-        assert calls.url("") == "https://app.example/base"
+        client = AzureFunctionAsyncClient("https://app.example/base/")
+        assert client._url("//evil.example/x") == "https://app.example/base/evil.example/x"
+        assert client._url("/api/x?v=1") == "https://app.example/base/api/x?v=1"
+        assert client._url("") == "https://app.example/base"
 
     async def test_the_key_is_not_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """Not in a single record, at any level."""
@@ -446,7 +446,7 @@ class TestOwnership:
         """Nothing was opened."""
         client = AzureFunctionAsyncClient("https://app.example")
         await client.close()
-        assert client._calls._own is None
+        assert client._own is None
 
 
 class TestSync:

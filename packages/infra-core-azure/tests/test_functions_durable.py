@@ -11,8 +11,15 @@ import pytest
 import respx
 from hypothesis import given, strategies as st
 
-from infra_core.azure._durable import management_url, read_start, secure_url
-from infra_core.azure._durable_status import DurableStatus, failure_of, read_status, state_in
+from infra_core.azure._durable import (
+    DurableStatus,
+    failure_of,
+    management_url,
+    read_start,
+    read_status,
+    secure_url,
+    state_in,
+)
 from infra_core.azure.client import (
     AzureFunctionAsyncClient,
     AzureFunctionSyncClient,

@@ -1,10 +1,10 @@
 """One request to a function app: URL, key, headers, retries, cold start."""
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -12,21 +12,22 @@ from infra_core.runtime import RetryDetails, RetryPolicy, add_note, clock, retry
 
 from ._checks import require_number, split_url
 from ._durable import secure_url
-from ._durable_status import beginning_of, is_page, read_json
-from ._function_keys import KEY_HEADER, keys_in
+from ._function_answers import beginning_of, is_page, keys_in
+from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
+    from typing_extensions import Self
 
     from infra_core.http import AsyncHttpClient
 
-__all__ = ["FunctionCaller", "RequestOptions", "checked_url"]
+__all__ = ["FunctionClient", "RequestOptions", "checked_url"]
 
 BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
-SUCH_AS = "such as https://my-app.azurewebsites.net"
+_KEY_HEADER = "x-functions-key"
+_SUCH_AS = "such as https://my-app.azurewebsites.net"
 _COLD = frozenset({404, 503})
-_CUT_OFF = frozenset({502, 504})
 _PATIENCE = 220.0  # seconds; the platform gives up after 230, and some plans answer 503 then
 _EXPLAINED = frozenset({400, 405, 409, 412, 413, 415, 422, 500})  # the app's own words say why
 # No deadline here: it would cut off a request that runs, and only waiting has an end.
@@ -89,39 +90,81 @@ _NUMBERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 _DEFAULTS = RequestOptions(delay=0.0, max_retries=2, backoff=1.0, max_backoff=60.0)
 
 
-@dataclass
-class FunctionCaller:
-    """Sends requests to one function app; the fields are the parameters of the client."""
+class FunctionClient:
+    """What the clients of a function app share: its settings, and one way to send a request."""
 
-    base_url: str
-    api_key: str | None = field(default=None, repr=False)
-    timeout: float = 30.0
-    given_client: "AsyncHttpClient | None" = None
-    default_headers: Mapping[str, str] | None = field(default=None, repr=False)
-    options: RequestOptions | None = None
-    cold_start_grace: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.base_url = checked_url(self.base_url, "base_url")
-        least = "seconds, 0 or more"
-        require_number("cold_start_grace", self.cold_start_grace, least, least=0)
-        key = self.api_key
-        if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        http_client: "AsyncHttpClient | None" = None,
+        default_headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
+        cold_start_grace: float = 0.0,
+    ) -> None:
+        key = "" if api_key is None else api_key
+        if not (isinstance(key, str) and key.isascii() and key.isprintable()):
             raise ValueError(
                 "api_key is not a key (its value is not shown): pass the text of a function, host "
                 "or master key, without line breaks or characters outside of ASCII"
             )
-        self._origin = _origin(self.base_url)
-        base = RequestOptions(timeout=self.timeout).over(_DEFAULTS)
-        self._options = _completed(self.options, base)
+        require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
+        self._base_url = checked_url(base_url, "base_url")
+        self._api_key = key
+        self._headers = {**({_KEY_HEADER: key} if key else {}), **(default_headers or {})}
+        self._options = _completed(options, RequestOptions(timeout=timeout).over(_DEFAULTS))
+        self._grace = cold_start_grace
+        self._warm = cold_start_grace == 0
+        self._given = http_client
         self._own: AsyncHttpClient | None = None
-        self._warm = self.cold_start_grace == 0
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        base_url_env: str = BASE_URL_VAR,
+        api_key_env: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> "Self":
+        """Make a client from environment variables.
+
+        Args:
+            base_url_env: Variable with the base URL.
+            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
+                left at its default.
+            env: The environment; that of the process by default.
+            **kwargs: What the constructor takes.
+
+        Raises:
+            ConfigurationError: `base_url_env` is not set.
+            ValueError: It is set to no usable URL.
+        """
+        source = os.environ if env is None else env
+        if api_key_env is None and base_url_env == BASE_URL_VAR:
+            api_key_env = API_KEY_VAR
+        base_url = (source.get(base_url_env) or "").strip()
+        if not base_url:
+            raise ConfigurationError(
+                f"{base_url_env} is not set; set it to the URL of the function app, {_SUCH_AS}"
+            )
+        api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
+        return cls(checked_url(base_url, base_url_env), api_key=api_key or None, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base_url!r})"
 
     @property
-    def http_client(self) -> "AsyncHttpClient":
+    def base_url(self) -> str:
+        """Base URL of the app."""
+        return self._base_url
+
+    def _http_client(self) -> "AsyncHttpClient":
         """The client that carries the requests, made on first use when none was given."""
-        if self.given_client is not None:
-            return self.given_client
+        if self._given is not None:
+            return self._given
         if self._own is None:
             from infra_core.http import AsyncHttpClient
 
@@ -134,30 +177,29 @@ class FunctionCaller:
             with suppress(ValueError):  # it is not a URL, as the client is about to say
                 target = urljoin(str(response.url), response.headers["location"])
                 if keys_in(target):
-                    response.headers["location"] = secure_url(target, self.base_url)
+                    response.headers["location"] = secure_url(target, self._base_url)
 
-    async def close(self) -> None:
-        """Close the own client."""
-        if self._own is not None:
-            await self._own.close()
-
-    def url(self, path: str) -> str:
+    def _url(self, path: str) -> str:
         """Return the URL of a path below the base URL; an absolute URL is what it is."""
         if not isinstance(path, str):
             raise TypeError(f"path={path!r:.80} is not a path: pass text, such as '/api/run'")
         if path.lower().startswith(("http://", "https://")):
             return path
         path = path.lstrip("/")  # never `//host`, which would name another one
-        return f"{self.base_url}/{path}" if path else self.base_url
+        return f"{self._base_url}/{path}" if path else self._base_url
 
-    async def send(
+    def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+        """The headers of a request: of two of a name, in any letter case, the last one counts."""
+        at_home = self._headers if _origin(url) == _origin(self._base_url) else {}
+        return {**at_home, **(headers or {})}
+
+    async def _send(
         self,
         method: str,
         path: str,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, Any] | None = None,
-        options: RequestOptions | None = None,
         *,
+        headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
         cold: frozenset[int] = _COLD,
         **fields: Any,
     ) -> "httpx.Response":
@@ -169,11 +211,22 @@ class FunctionCaller:
 
         from infra_core.http import is_idempotent, request_async
 
-        url = self.url(path)
+        url = self._url(path)
         chosen = _completed(options, self._options)
-        own_headers = self._merged(url, headers)
-        arguments = {**vars(chosen), "headers": own_headers, "params": params, **fields}
+        headers = self._merged(url, headers)
+        repeatable = is_idempotent(method.upper(), headers, chosen.idempotent)
         warm, sent = self._warm, clock.monotonic() + (chosen.delay or 0.0)
+
+        def is_cut_off(error: BaseException) -> bool:
+            """Whether the platform answered in the place of a function that may have run."""
+            answer = getattr(error, "response", None)
+            if repeatable or answer is None:
+                return False
+            # The page of a 500 is that of the platform as well: an app answers JSON or nothing. A
+            # 503 says that nothing ran, but for one that comes when the platform gives up.
+            late = warm and clock.monotonic() - sent >= _PATIENCE
+            signs = {500: is_page(answer), 502: True, 503: late, 504: True}
+            return signs.get(answer.status_code, False)
 
         def look(details: RetryDetails) -> None:
             """Send nothing again that the platform cut off: what is raised ends the retries."""
@@ -182,21 +235,8 @@ class FunctionCaller:
                 raise details.error
             sent = clock.monotonic() + details.wait
 
-        def is_cut_off(error: BaseException) -> bool:
-            answer = getattr(error, "response", None)
-            if answer is None or is_idempotent(method.upper(), own_headers, chosen.idempotent):
-                return False
-            # The page of a 500 is that of the platform as well: an app answers JSON or nothing. A
-            # 503 says that nothing ran, but for one that comes when the platform gives up.
-            return answer.status_code in _CUT_OFF or (
-                is_page(answer)
-                if answer.status_code == 500
-                else answer.status_code == 503 and warm and clock.monotonic() - sent >= _PATIENCE
-            )
-
-        once = partial(
-            request_async, method, url, client=self.http_client, on_retry=look, **arguments
-        )
+        fields |= {**vars(chosen), "headers": headers, "client": self._http_client()}
+        once = partial(request_async, method, url, on_retry=look, **fields)
         try:
             return await (once() if warm else self._through_cold_start(once, chosen, cold))
         except httpx.HTTPStatusError as error:
@@ -204,7 +244,7 @@ class FunctionCaller:
                 from ._function_outcome import FunctionOutcomeUnknown
 
                 raise FunctionOutcomeUnknown(method.upper(), url, error) from error
-            self._advise(error, url, own_headers)
+            self._advise(error, url, headers)
             raise
 
     def _advise(self, error: "httpx.HTTPStatusError", url: str, headers: Mapping[str, str]) -> None:
@@ -213,10 +253,10 @@ class FunctionCaller:
         if status in _EXPLAINED and content and not is_page(error.response):
             said = f"{error}; the function app answered {beginning_of(error.response)}"
             error.args = (said,)  # no note: 3.10 has none, and logs show none
-        if _origin(url) != self._origin or keys_in(url):
+        if _origin(url) != _origin(self._base_url) or keys_in(url):
             return
         if status in (401, 403):
-            sent = any(name.lower() == KEY_HEADER for name in headers)
+            sent = any(name.lower() == _KEY_HEADER for name in headers)
             problem = "refused the key that was sent" if sent else "wants a key, and none was sent"
             add_note(error, f"the function app {problem}: check api_key ({API_KEY_VAR})")
         elif status == 404:
@@ -245,64 +285,29 @@ class FunctionCaller:
 
         def in_grace(error: Exception) -> bool | float:
             answer = getattr(error, "response", None)
-            if not isinstance(error, httpx.ConnectError) and (
-                answer is None or answer.status_code not in cold
-            ):
-                return False
-            waited = clock.monotonic() - started
-            if waited < self.cold_start_grace:
-                return getattr(error, "retry_after", None) or True
-            add_note(
-                error,
-                f"the function app did not start within {waited:.1f} s: check its log, or raise "
-                f"cold_start_grace ({self.cold_start_grace:g} s now)",
+            absent = isinstance(error, httpx.ConnectError) or (
+                answer is not None and answer.status_code in cold
             )
+            waited = clock.monotonic() - started
+            if absent and waited < self._grace:
+                return getattr(error, "retry_after", None) or True
+            self._warm |= isinstance(error, httpx.HTTPError)  # not an argument that was refused
+            if absent:
+                add_note(
+                    error,
+                    f"the function app did not start within {waited:.1f} s: check its log, or "
+                    f"raise cold_start_grace ({self._grace:g} s now)",
+                )
             return False
 
         if chosen.delay:
             await clock.sleep_async(chosen.delay)
         attempt = partial(once, retry_statuses=below, delay=0.0)
-        try:
-            response: httpx.Response = await retry_async(
-                attempt, policy=_UNTIL_WARM, should_retry=in_grace
-            )
-        except httpx.HTTPError:
-            self._warm = True  # the grace was used, or another answer came
-            raise
+        response: httpx.Response = await retry_async(
+            attempt, policy=_UNTIL_WARM, should_retry=in_grace
+        )
         self._warm = True
         return response
-
-    def json_of(self, response: "httpx.Response") -> Any:
-        """Return the JSON of an answer, `{}` for an empty body."""
-        if not response.content.strip():
-            return {}
-        try:
-            return read_json(response)
-        except JSONDecodeError as error:
-            kind = response.headers.get("content-type", "no content type")
-            raise JSONDecodeError(
-                f"{sanitize_url(str(response.url))} answered {response.status_code} with {kind}, "
-                f"which is not JSON ({error.msg}): check the path, or take the answer as it is "
-                "with request()",
-                error.doc,
-                error.pos,
-            ) from None
-
-    def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-        """The headers of a request: of two of a name, in any letter case, the last one counts."""
-        own: dict[str, str] = {KEY_HEADER: self.api_key} if self.api_key else {}
-        at_home = {**own, **(self.default_headers or {})} if _origin(url) == self._origin else {}
-        return {**at_home, **(headers or {})}
-
-
-def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestOptions:
-    if options is None:
-        return base
-    if not isinstance(options, RequestOptions):
-        raise TypeError(
-            f"options={options!r:.80} is not a RequestOptions: pass RequestOptions(timeout=30), say"
-        )
-    return options.over(base)
 
 
 def checked_url(url: str, name: str) -> str:
@@ -313,22 +318,30 @@ def checked_url(url: str, name: str) -> str:
     """
     if not isinstance(url, str) or not url.strip():
         given = "" if url is None or isinstance(url, str) else f" and {url!r:.80} is none"
-        raise ValueError(f"{name} is required{given}: give the URL of the function app, {SUCH_AS}")
+        raise ValueError(f"{name} is required{given}: give the URL of the function app, {_SUCH_AS}")
     url = url.strip()
-    problem = ""
     try:
         parts = split_url(url)
     except ValueError as error:
-        problem = f"is not a URL of a function app ({error}); must begin with https://, {SUCH_AS}"
+        problem = f"is not a URL of a function app ({error}); must begin with https://, {_SUCH_AS}"
     else:
         if parts.query or parts.fragment:
-            problem = "has a query or fragment: give the URL without it, and a key that stood in it"
+            problem = "has a query or fragment: give the URL without it, and its key as api_key"
         elif parts.username or parts.password:
-            problem = "holds a user name or password; give the URL without them, and a key"
-        problem += " as api_key" if problem else ""
-    if problem:
-        raise ValueError(f"{name} {sanitize_url(url)!r} {problem}")
-    return url.rstrip("/")
+            problem = "holds a user name or password; give the URL without them, a key as api_key"
+        else:
+            return url.rstrip("/")
+    raise ValueError(f"{name} {sanitize_url(url)!r} {problem}")
+
+
+def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestOptions:
+    if options is None:
+        return base
+    if not isinstance(options, RequestOptions):
+        raise TypeError(
+            f"options={options!r:.80} is not a RequestOptions: pass RequestOptions(timeout=30), say"
+        )
+    return options.over(base)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

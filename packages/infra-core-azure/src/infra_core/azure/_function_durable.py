@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._checks import require_number
-from ._durable import DurableInstance, secure_url
-from ._durable_status import DurableStatus, json_of, read_status, state_in
-from ._function_calls import FunctionCaller, RequestOptions
+from ._durable import (
+    DurableInstance,
+    DurableStatus,
+    json_of,
+    read_status,
+    secure_url,
+    state_in,
+)
+from ._function_calls import FunctionClient, RequestOptions
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
 if TYPE_CHECKING:
     import httpx
+
+    from infra_core.polling import PollingTimeoutError
+
+    from ._function_manage import DurableManagement
 
 __all__ = ["COLD", "OnPoll", "WaitOptions", "answer_of", "ask", "complete", "known", "wait"]
 
@@ -24,7 +34,6 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 
 # One question is one request: the poll itself decides about the next, by the body, not the status.
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
-_LONGEST = 86_400  # seconds between two questions; more is a mistake
 # A 404 of a management URL is an answer about the instance, not that of an app that starts.
 COLD = frozenset({503})
 # Questions that 404 may answer in a row before it counts: of an instance that was just started, and
@@ -58,13 +67,9 @@ class WaitOptions(TypedDict, total=False):
     raise_on_failure: bool
 
 
-_DEFAULTS: WaitOptions = {
-    "timeout": 600.0,
-    "poll_interval": 5.0,
-    "on_poll": None,
-    "terminate_on_timeout": False,
-    "raise_on_failure": True,
-}
+_DEFAULTS = WaitOptions(
+    timeout=600, poll_interval=5, on_poll=None, terminate_on_timeout=False, raise_on_failure=True
+)
 
 
 def complete(options: WaitOptions) -> WaitOptions:
@@ -79,7 +84,7 @@ def complete(options: WaitOptions) -> WaitOptions:
     options = {**_DEFAULTS, **options}
     require_number("timeout", options["timeout"], "seconds above 0", above=0)
     allowed = "seconds above 0, up to a day"
-    require_number("poll_interval", options["poll_interval"], allowed, above=0, most=_LONGEST)
+    require_number("poll_interval", options["poll_interval"], allowed, above=0, most=86_400)
     return options
 
 
@@ -113,17 +118,16 @@ async def answer_of(request: "Awaitable[httpx.Response]") -> "httpx.Response":
         return error.response
 
 
-async def ask(calls: FunctionCaller, url: str, **fields: Any) -> DurableStatus:
+async def ask(client: FunctionClient, url: str, **fields: Any) -> DurableStatus:
     """Ask for the state of an instance, once."""
-    asked = calls.send("GET", url, options=_ASK_ONCE, cold=COLD, **fields)
+    asked = client._send("GET", url, options=_ASK_ONCE, cold=COLD, **fields)
     return read_status(await answer_of(asked))
 
 
 async def wait(
-    calls: FunctionCaller,
+    client: "DurableManagement",
     instance: DurableInstance,
     options: WaitOptions,
-    terminate: Callable[..., Awaitable[bool]],
     *,
     new: bool,
 ) -> DurableStatus:
@@ -135,12 +139,12 @@ async def wait(
 
     from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
 
-    url = secure_url(str(instance.status_url), calls.base_url)
+    url = secure_url(str(instance.status_url), client.base_url)
     seen, missing, began = False, 0, clock.monotonic()
 
     async def fetch() -> DurableStatus:
         nonlocal seen, missing
-        status = await ask(calls, url, _log_failure=False)  # the poll does, in a line
+        status = await ask(client, url, _log_failure=False)  # the poll does, in a line
         seen, missing = True, 0
         return status
 
@@ -173,35 +177,45 @@ async def wait(
                 label=sanitize_url(url),
             )
     except PollingTimeoutError as error:
-        last = error.last_response
-        remedy = "wait again with wait_for_completion(error.status_url)"
-        if last is not None:
-            seen_as, remedy = f"it is {last.runtime_status}", f"it goes on; {remedy}"
-        else:
-            seen_as = "the host never answered with its state"
-            if isinstance(error.last_error, httpx.HTTPStatusError):
-                seen_as += f" (last answer: {error.last_error.response.status_code})"
-            unknown = "whether it runs is not known; check the status URL and the app, then"
-            remedy = f"{unknown} {remedy}"
-        terminated = False
-        if options["terminate_on_timeout"]:
-            try:
-                terminated = await terminate(instance, reason=f"not done within {timeout:g} s")
-                remedy = "it was asked to terminate" if terminated else "it had just ended"
-            except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
-                kind = type(failure).__name__
-                remedy = f"telling it to end failed ({kind}), so it may go on"
-                _log.warning(
-                    "could not terminate %s: %s: %s; terminate it in the portal if it must end",
-                    sanitize_url(url),
-                    kind,
-                    redact_secrets(str(failure)),
-                    extra={"url": sanitize_url(url)},
-                )
-        name = sanitize_url(url) if instance.id is None else f"instance {instance.id!r}"
-        raise OrchestrationTimeoutError(
-            f"{name} was not done within {timeout:g} s: {seen_as}; {remedy}",
-            status_url=url,
-            last_status=last,
-            terminated=terminated,
-        ) from error
+        terminate = client.terminate if options["terminate_on_timeout"] else None
+        raise await _late(error, url, instance, timeout, terminate) from error
+
+
+async def _late(
+    error: "PollingTimeoutError",
+    url: str,
+    instance: DurableInstance,
+    timeout: float,
+    terminate: Callable[..., Awaitable[bool]] | None,
+) -> OrchestrationTimeoutError:
+    """Return the error for an instance that did not end in time, and have it end if asked so."""
+    last, terminated = error.last_response, False
+    remedy = "wait again with wait_for_completion(error.status_url)"
+    if last is not None:
+        seen_as, remedy = f"it is {last.runtime_status}", f"it goes on; {remedy}"
+    else:
+        answer = getattr(error.last_error, "response", None)
+        seen_as = "the host never answered with its state"
+        seen_as += f" (last answer: {answer.status_code})" if answer is not None else ""
+        remedy = f"whether it runs is not known; check the status URL and the app, then {remedy}"
+    if terminate is not None:
+        try:
+            terminated = await terminate(instance, reason=f"not done within {timeout:g} s")
+            remedy = "it was asked to terminate" if terminated else "it had just ended"
+        except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
+            kind, shown = type(failure).__name__, sanitize_url(url)
+            remedy = f"telling it to end failed ({kind}), so it may go on"
+            _log.warning(
+                "could not terminate %s: %s: %s; terminate it in the portal if it must end",
+                shown,
+                kind,
+                redact_secrets(str(failure)),
+                extra={"url": shown},
+            )
+    name = sanitize_url(url) if instance.id is None else f"instance {instance.id!r}"
+    return OrchestrationTimeoutError(
+        f"{name} was not done within {timeout:g} s: {seen_as}; {remedy}",
+        status_url=url,
+        last_status=last,
+        terminated=terminated,
+    )

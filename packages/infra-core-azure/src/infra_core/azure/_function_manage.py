@@ -1,18 +1,26 @@
 """What durable functions and entities are asked for: methods of the client of an app."""
 
-import json as json_module
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from json import dumps
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from infra_core.runtime import sanitize_url
 
 from ._checks import type_name
-from ._durable import DurableInstance, management_url, read_start, secure_url
-from ._durable_status import DurableStatus, beginning_of, failure_of, is_page, json_of
-from ._function_calls import FunctionCaller, RequestOptions
+from ._durable import (
+    DurableInstance,
+    DurableStatus,
+    failure_of,
+    json_of,
+    management_url,
+    read_start,
+    secure_url,
+)
+from ._function_answers import beginning_of, is_page, json_or_error
+from ._function_calls import FunctionClient, RequestOptions
 from ._function_durable import COLD, WaitOptions, answer_of, ask, complete, known, wait
-from .exceptions import JobNotFoundError, OrchestrationError
+from .exceptions import OrchestrationError
 
 if TYPE_CHECKING:
     import httpx
@@ -20,19 +28,21 @@ if TYPE_CHECKING:
 
 __all__ = ["DurableManagement"]
 
-# Asking for these twice does no harm.
-_HARMLESS = frozenset({"terminate", "suspend", "resume", "purge"})
+Instance: TypeAlias = DurableInstance | str
+# Asking for these twice does no harm; those that end an instance take an unknown one for ended.
+_ENDING = frozenset({"terminate", "purge"})
+_HARMLESS = _ENDING | {"suspend", "resume"}
+_JSON = {"Content-Type": "application/json"}  # which the host wants also for nothing
 _ENTITIES = "/runtime/webhooks/durabletask/entities"
 
 
-class DurableManagement:
+class DurableManagement(FunctionClient):
     """The methods of `AzureFunctionAsyncClient` for durable functions.
 
     An instance is given as `start` returned it, or as its status URL.
     Source: Microsoft, "HTTP API reference" of Durable Functions.
     """
 
-    _calls: FunctionCaller
     request: "Callable[..., Awaitable[httpx.Response]]"
 
     async def start(
@@ -60,11 +70,11 @@ class DurableManagement:
             OrchestrationError: The answer is not one of a durable function's starter.
         """
         response = await answer_of(self.request(method, path, json=json, **kwargs))
-        what = f"{method} {sanitize_url(self._calls.url(path))}"
+        what = f"{method} {sanitize_url(self._url(path))}"
         return read_start(response, what=what, accept_result=accept_result)
 
     async def wait_for_completion(
-        self, /, instance: "DurableInstance | str", **options: "Unpack[WaitOptions]"
+        self, /, instance: Instance, **options: "Unpack[WaitOptions]"
     ) -> DurableStatus:
         """Wait until a durable instance has ended, and return its last state.
 
@@ -88,9 +98,9 @@ class DurableManagement:
         if url is None:
             status = _finished(instance)
         else:
-            status = await wait(self._calls, instance, options, self.terminate, new=new)
+            status = await wait(self, instance, options, new=new)
         if options["raise_on_failure"] and status.failed:
-            raise failure_of(status, url, self._calls.api_key)
+            raise failure_of(status, url, self._api_key)
         return status
 
     async def start_and_wait(self, /, path: str, **kwargs: Any) -> DurableStatus:
@@ -106,15 +116,12 @@ class DurableManagement:
         return await self.wait_for_completion(await self.start(path, **kwargs), **options)
 
     async def terminate(
-        self, instance: "DurableInstance | str", *, reason: str = "terminated by the client"
+        self, instance: Instance, *, reason: str = "terminated by the client"
     ) -> bool:
         """Terminate a durable instance; `False` when it has ended already or is not known."""
-        try:
-            return await self._manage(instance, "terminate", reason=reason)
-        except JobNotFoundError:
-            return False
+        return await self._manage(instance, "terminate", reason=reason)
 
-    async def get_status(self, instance: "DurableInstance | str") -> DurableStatus:
+    async def get_status(self, instance: Instance) -> DurableStatus:
         """Ask for the state of a durable instance, once.
 
         Raises:
@@ -124,13 +131,11 @@ class DurableManagement:
         instance = self._instance(instance)
         if instance.status_url is None:
             return _finished(instance)
-        url = secure_url(instance.status_url, self._calls.base_url)
+        url = secure_url(instance.status_url, self._base_url)
         with known(url):
-            return await ask(self._calls, url)
+            return await ask(self, url)
 
-    async def raise_event(
-        self, instance: "DurableInstance | str", name: str, data: Any = None
-    ) -> bool:
+    async def raise_event(self, instance: Instance, name: str, data: Any = None) -> bool:
         """Send an event to a durable instance; `False` when it has ended already.
 
         It is sent once: `OutcomeUnknown` when the answer is lost, as for every POST.
@@ -144,11 +149,10 @@ class DurableManagement:
             JobNotFoundError: The host does not know the instance.
             ValueError: `name` is empty.
         """
-        return await self._manage(instance, "raiseEvent", name=name, **_json_body(data))
+        body = dumps(data).encode()
+        return await self._manage(instance, "raiseEvent", name=name, content=body, headers=_JSON)
 
-    async def suspend(
-        self, instance: "DurableInstance | str", *, reason: str = "suspended by the client"
-    ) -> bool:
+    async def suspend(self, instance: Instance, *, reason: str = "suspended by the client") -> bool:
         """Have a durable instance pause; `False` when it has ended already.
 
         Raises:
@@ -156,9 +160,7 @@ class DurableManagement:
         """
         return await self._manage(instance, "suspend", reason=reason)
 
-    async def resume(
-        self, instance: "DurableInstance | str", *, reason: str = "resumed by the client"
-    ) -> bool:
+    async def resume(self, instance: Instance, *, reason: str = "resumed by the client") -> bool:
         """Have a suspended instance go on; `False` when it has ended already.
 
         Raises:
@@ -166,9 +168,7 @@ class DurableManagement:
         """
         return await self._manage(instance, "resume", reason=reason)
 
-    async def rewind(
-        self, instance: "DurableInstance | str", *, reason: str = "rewound by the client"
-    ) -> bool:
+    async def rewind(self, instance: Instance, *, reason: str = "rewound by the client") -> bool:
         """Have a failed instance do again what failed; `False` when it did not fail.
 
         Raises:
@@ -176,12 +176,9 @@ class DurableManagement:
         """
         return await self._manage(instance, "rewind", reason=reason)
 
-    async def purge(self, instance: "DurableInstance | str") -> bool:
+    async def purge(self, instance: Instance) -> bool:
         """Delete the history of an instance that has ended; `False` when there was none."""
-        try:
-            return await self._manage(instance, "purge")
-        except JobNotFoundError:
-            return False
+        return await self._manage(instance, "purge")
 
     async def read_entity(self, name: str, key: str, *, system_key: str | None = None) -> Any:
         """Return the state of a durable entity.
@@ -218,17 +215,13 @@ class DurableManagement:
         Raises:
             OutcomeUnknown: The answer was lost.
         """
-        body = _json_body(data)
-        await self._entity("POST", name, key, system_key, params={"op": operation}, **body)
+        body, params = dumps(data).encode(), {"op": operation}
+        await self._entity(
+            "POST", name, key, system_key, params=params, content=body, headers=_JSON
+        )
 
     async def _manage(
-        self,
-        instance: "DurableInstance | str",
-        verb: str,
-        *,
-        name: str = "",
-        reason: str = "",
-        **request: Any,
+        self, instance: Instance, verb: str, *, name: str = "", reason: str = "", **request: Any
     ) -> bool:
         """Ask an instance for something; see `management_url` for what.
 
@@ -252,16 +245,17 @@ class DurableManagement:
         method = "DELETE" if verb == "purge" else "POST"
         if verb in _HARMLESS:
             request["options"] = RequestOptions(idempotent=True)
-        url = secure_url(url, self._calls.base_url)
+        url = secure_url(url, self._base_url)
         with known(url):
             try:
-                answer = await self._send(method, url, **request)
+                answer = await self._command(method, url, **request)
             except httpx.HTTPStatusError as error:
+                status = error.response.status_code
                 # The host answers 500 to the rewinding of what runs.
                 runs = verb == "rewind" and "only supported on failed" in error.response.text
-                if error.response.status_code != 410 and not runs:
-                    raise
-                return False
+                if status == 410 or runs or (status == 404 and verb in _ENDING):
+                    return False
+                raise
         deleted = json_of(answer) if verb == "purge" else None
         return not (isinstance(deleted, dict) and deleted.get("instancesDeleted") == 0)
 
@@ -280,27 +274,27 @@ class DurableManagement:
             f"the app has no entity {name!r} with the key {key!r}, or no durable functions; check "
             "the name, the key and the base URL"
         )
-        with known(self._calls.url(path), otherwise):
-            return self._calls.json_of(await self._send(method, path, params=params, **request))
+        with known(self._url(path), otherwise):
+            return json_or_error(await self._command(method, path, params=params, **request))
 
-    async def _send(self, method: str, path: str, **request: Any) -> "httpx.Response":
+    async def _command(self, method: str, path: str, **request: Any) -> "httpx.Response":
         """Send a request of the durable extension, and return what the extension answers.
 
         Raises:
             OrchestrationError: A sign-in page answers, or a redirect has made a GET of the request.
         """
-        response = await self._calls.send(method, path, cold=COLD, **request)
+        response = await self._send(method, path, cold=COLD, **request)
         if response.request.method != method or is_page(response):
             raise OrchestrationError(
-                f"{method} {sanitize_url(self._calls.url(path))} has done nothing: "
+                f"{method} {sanitize_url(self._url(path))} has done nothing: "
                 f"{sanitize_url(str(response.url))} answered {beginning_of(response)}; check that "
                 "no proxy or sign-in page answers in its place, and that the URL is https://"
             )
         return response
 
-    def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
+    def _instance(self, instance: Instance) -> DurableInstance:
         if isinstance(instance, str) and instance.strip():
-            return DurableInstance(status_url=self._calls.url(instance))
+            return DurableInstance(status_url=self._url(instance))
         if isinstance(instance, DurableInstance):
             return instance
         what = "empty" if isinstance(instance, str) else type_name(instance)
@@ -322,11 +316,3 @@ def _finished(instance: DurableInstance) -> DurableStatus:
             "its status URL as text"
         )
     return instance.finished
-
-
-def _json_body(data: Any) -> dict[str, Any]:
-    """The body that goes with an event or a signal: the host takes JSON only, also for nothing."""
-    return {
-        "content": json_module.dumps(data).encode(),
-        "headers": {"Content-Type": "application/json"},
-    }

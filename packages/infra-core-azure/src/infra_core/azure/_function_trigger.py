@@ -1,39 +1,42 @@
-"""Trigger a batch: schedule it in a function app, follow it to its end, write what came of it."""
+"""Trigger a batch: schedule it in a function app, follow it to its end, write what came of it.
+
+The status URL of a durable instance carries a key that opens every instance of the app, so it
+stands in no summary and no output; a file of mode 0600 in a folder of mode 0700 keeps it for those
+who wait for the batch again.
+"""
 
 import asyncio
+import hashlib
+import json
 import logging
 import os
+import tempfile
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from infra_core.fs import write_json_atomic
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._blocking import run_blocking
-from ._durable import DurableInstance, read_start
-from ._durable_status import DurableStatus, is_page, reason_of
+from ._durable import DurableInstance, DurableStatus, read_start, reason_of
+from ._function_answers import change_texts, is_page, keys_in, without_keys
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
-from ._function_durable import OnPoll, WaitOptions, answer_of
-from ._function_keys import change_texts, keys_in, without_keys
-from ._function_state import recall, remember
+from ._function_durable import OnPoll, answer_of
 from .client import AzureFunctionAsyncClient
-from .exceptions import OrchestrationError, OrchestrationTimeoutError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
 __all__ = [
-    "SummaryWriter",
-    "TriggerSummary",
-    "build_function_client",
-    "trigger_batch",
-    "trigger_batch_async",
-    "write_summary",
-]
+    "SummaryWriter", "TriggerSummary", "build_function_client", "state_folder", "trigger_batch",
+    "trigger_batch_async", "write_summary",
+]  # fmt: skip
 
 _log = logging.getLogger("infra_core.azure.client")
+_KEPT = ("id", "status_url", "terminate_url")
+_KEPT_SECONDS = 90 * 86_400
 
 
 class SummaryWriter(Protocol):
@@ -92,6 +95,40 @@ class TriggerSummary:
         fields = asdict(self)
         del fields["resume_url"]
         return {**fields, "scheduled": self.scheduled, "succeeded": self.succeeded}
+
+    def _begun(self, instance: DurableInstance) -> None:
+        """Take over what a starter answered."""
+        url = instance.status_url
+        self.status, self.instance_id, self.resume_url = "Scheduled", instance.id, url
+        self.status_url = None if url is None else sanitize_url(url)
+        if instance.finished is not None:
+            self._seen(instance.finished)
+
+    def _seen(self, state: DurableStatus) -> None:
+        """Take over what the batch says of itself."""
+        self.instance_id = self.instance_id or state.instance_id
+        self.output, self.custom_status = state.output, state.custom_status
+        if state.is_terminal:
+            self.status = state.runtime_status
+        if state.failed:
+            self.error = redact_secrets(reason_of(state) or "") or None
+
+    def _failed(self, error: BaseException) -> None:
+        """Take over why the batch could not be scheduled, or followed."""
+        from infra_core.http import OutcomeUnknown
+
+        interrupted = not isinstance(error, Exception)
+        self.error = "interrupted" if interrupted else _text_of(error)
+        if self.status != "NotScheduled":
+            self.status = self.status if interrupted else "Unknown"
+        elif interrupted or isinstance(error, OutcomeUnknown):  # it had been sent
+            self.status = "OutcomeUnknown"
+
+    def _conceal(self, api_key: str | None) -> None:
+        """Take out the keys: some batches return their status URL, or what they were sent."""
+        for name in ("output", "custom_status", "error"):
+            value = without_keys(getattr(self, name), *keys_in(self.resume_url), api_key)
+            setattr(self, name, change_texts(value, _encodable))
 
 
 def build_function_client(
@@ -166,40 +203,44 @@ async def trigger_batch_async(
         raise ValueError("resume=True needs the state_folder in which the batch was stored")
     stored = None
     if resume and state_folder:
-        stored = recall(state_folder, client.base_url, args.batch_id)
+        stored = _recall(state_folder, client.base_url, args.batch_id)
     began, now = clock.monotonic(), clock.utc_now().isoformat()
     summary = TriggerSummary(args.batch_id, "NotScheduled", client.base_url, started_at=now)
     body = {"batchId": args.batch_id, "concurrency": args.concurrency, **(payload or {})}
     failed = True
+
+    def seen(state: DurableStatus) -> Awaitable[None] | None:
+        summary.polls += 1
+        summary._seen(state)
+        return on_poll(state) if on_poll is not None else None
+
     try:
         instance = stored or await _schedule(client, path, body, followed=args.poll)
-        _begin(summary, instance)
+        summary._begun(instance)
         if stored is None:
             if state_folder and instance.status_url:
-                remember(state_folder, client.base_url, args.batch_id, instance)
+                _remember(state_folder, client.base_url, args.batch_id, instance)
             if on_started is not None:
                 on_started(instance)
         if args.poll or resume:
-            await _follow(
-                client,
+            ended = await client.wait_for_completion(
                 instance,
-                summary,
                 timeout=args.poll_timeout,
                 poll_interval=args.poll_interval,
-                on_poll=on_poll,
+                on_poll=seen,
                 terminate_on_timeout=terminate_on_timeout,
+                raise_on_failure=False,
             )
+            summary._seen(ended)
         failed = False
+    except OrchestrationTimeoutError as error:
+        summary.status, summary.error, failed = "TimedOut", str(error), False
     except BaseException as error:
-        _end(summary, error)
+        summary._failed(error)
         raise
     finally:
         summary.duration_seconds = round(clock.monotonic() - began, 3)
-        calls = getattr(client, "_calls", None)  # a double in a program's test has none
-        keys = *keys_in(summary.resume_url), getattr(calls, "api_key", None)
-        for name in ("output", "custom_status", "error"):  # some return their status URL
-            value = without_keys(getattr(summary, name), *keys)
-            setattr(summary, name, change_texts(value, _encodable))
+        summary._conceal(getattr(client, "_api_key", None))  # a double in a test has none
         if target := getattr(args, "summary_file", None):
             await _write_in_thread(target, summary, storage, failed=failed)
     return summary
@@ -254,8 +295,6 @@ def write_summary(
     """
     if storage is not None:
         return storage.write_json(path, summary.to_dict())
-    from infra_core.fs import write_json_atomic
-
     return write_json_atomic(path, summary.to_dict())
 
 
@@ -274,26 +313,6 @@ async def _schedule(
         return DurableInstance()  # no durable function, and its end is not waited for
 
 
-async def _follow(
-    client: AzureFunctionAsyncClient,
-    instance: DurableInstance,
-    summary: TriggerSummary,
-    **options: "Unpack[WaitOptions]",
-) -> None:
-    on_poll = options["on_poll"]
-
-    def poll(state: DurableStatus) -> Awaitable[None] | None:
-        summary.polls += 1
-        _see(summary, state)
-        return on_poll(state) if on_poll is not None else None
-
-    options |= {"on_poll": poll, "raise_on_failure": False}
-    try:
-        _see(summary, await client.wait_for_completion(instance, **options))
-    except OrchestrationTimeoutError as error:
-        summary.status, summary.error = "TimedOut", str(error)
-
-
 async def _write_in_thread(
     path: Path, summary: TriggerSummary, storage: SummaryWriter | None, *, failed: bool
 ) -> None:
@@ -302,47 +321,11 @@ async def _write_in_thread(
         await asyncio.to_thread(write_summary, path, summary, storage=storage)
     except Exception as error:
         # Of two errors only one comes through: what came of the batch is worth more.
-        _log.error(
-            "the summary %s was not written (%s); batch %r: %s, instance %r",
-            path,
-            _text_of(error),
-            summary.batch_id,
-            summary.status,
-            summary.instance_id,
-        )
+        outcome = summary.batch_id, summary.status, summary.instance_id
+        said = "the summary %s was not written (%s); batch %r: %s, instance %r"
+        _log.error(said, path, _text_of(error), *outcome)
         if not failed:
             raise
-
-
-def _end(summary: TriggerSummary, error: BaseException) -> None:
-    """Take over why a batch could not be scheduled, or followed."""
-    from infra_core.http import OutcomeUnknown
-
-    interrupted = not isinstance(error, Exception)
-    summary.error = "interrupted" if interrupted else _text_of(error)
-    if summary.status != "NotScheduled":
-        summary.status = summary.status if interrupted else "Unknown"
-    elif interrupted or isinstance(error, OutcomeUnknown):  # it had been sent
-        summary.status = "OutcomeUnknown"
-
-
-def _begin(summary: TriggerSummary, instance: DurableInstance) -> None:
-    """Take over what a starter answered."""
-    url = instance.status_url
-    summary.status, summary.instance_id, summary.resume_url = "Scheduled", instance.id, url
-    summary.status_url = None if url is None else sanitize_url(url)
-    if instance.finished is not None:
-        _see(summary, instance.finished)
-
-
-def _see(summary: TriggerSummary, state: DurableStatus) -> None:
-    """Take over what the batch says of itself."""
-    summary.instance_id = summary.instance_id or state.instance_id
-    summary.output, summary.custom_status = state.output, state.custom_status
-    if state.is_terminal:
-        summary.status = state.runtime_status
-    if state.failed:
-        summary.error = redact_secrets(reason_of(state) or "") or None
 
 
 def _encodable(text: str) -> str:
@@ -352,3 +335,56 @@ def _encodable(text: str) -> str:
 
 def _text_of(error: BaseException) -> str:
     return redact_secrets(f"{type(error).__name__}: {error}")
+
+
+def state_folder() -> Path:
+    """The folder in which `infra-core trigger` keeps what it scheduled (XDG base directories)."""
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        home = Path(base) if base else Path.home() / ".local" / "state"
+    except RuntimeError:  # no home folder
+        user = os.getuid() if hasattr(os, "getuid") else "own"  # Windows: the folder is the user's
+        home = Path(tempfile.gettempdir()) / f"user-{user}"
+    return home / "infra-core" / "triggers"
+
+
+def _remember(folder: Path, base_url: str, batch_id: str, instance: DurableInstance) -> None:
+    """Store how to wait for a batch; that it could not be stored is logged, not raised."""
+    fields = {"batch_id": batch_id, "base_url": base_url}
+    fields |= {name: getattr(instance, name) for name in _KEPT}
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in folder.glob("*.json"):
+            with suppress(OSError):
+                if path.stat().st_mtime < clock.time() - _KEPT_SECONDS:
+                    path.unlink()
+        write_json_atomic(_state_file(folder, base_url, batch_id), fields, mode=0o600)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        said = (
+            "batch %r cannot be waited for again: %s cannot be written (%s); set XDG_STATE_HOME "
+            "to a folder that can"
+        )
+        _log.warning(said, batch_id, folder, why)
+
+
+def _recall(folder: Path, base_url: str, batch_id: str) -> DurableInstance:
+    """Return the instance of a batch that was stored.
+
+    Raises:
+        JobNotFoundError: None was, or it cannot be read.
+    """
+    try:
+        fields = json.loads(_state_file(folder, base_url, batch_id).read_bytes())
+        return DurableInstance(**{name: fields[name] for name in _KEPT})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JobNotFoundError(
+            f"no triggered batch {batch_id!r} of {base_url} is stored in {folder} "
+            f"({type(error).__name__}): trigger it first, on this machine and as this user, and "
+            "give the same base URL"
+        ) from None
+
+
+def _state_file(folder: Path, base_url: str, batch_id: str) -> Path:
+    name = hashlib.sha256(f"{base_url}\0{batch_id}".encode("utf-8", "surrogatepass")).hexdigest()
+    return folder / f"{name[:32]}.json"

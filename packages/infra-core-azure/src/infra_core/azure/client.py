@@ -1,30 +1,18 @@
 """Clients of HTTP-triggered Azure Functions, plain and durable, asynchronous and synchronous."""
 
-import os
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._blocking import T, blocking, run_blocking  # noqa: F401 - T is a name of 0.7
-from ._durable import DurableInstance
-from ._durable_status import DurableStatus
-from ._function_calls import (
-    API_KEY_VAR,
-    BASE_URL_VAR,
-    SUCH_AS,
-    FunctionCaller,
-    RequestOptions,
-    checked_url,
-)
+from ._durable import DurableInstance, DurableStatus
+from ._function_answers import json_or_error
+from ._function_calls import FunctionClient, RequestOptions, checked_url
 from ._function_durable import WaitOptions
 from ._function_manage import DurableManagement
-from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Self, Unpack
-
-    from infra_core.http import AsyncHttpClient
 
 __all__ = [
     "AzureFunctionAsyncClient",
@@ -38,62 +26,7 @@ __all__ = [
 ]
 
 
-class _FunctionClient:
-    """What both clients are made of."""
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        http_client: "AsyncHttpClient | None" = None,
-        default_headers: Mapping[str, str] | None = None,
-        options: RequestOptions | None = None,
-        cold_start_grace: float = 0.0,
-    ) -> None:
-        self._calls = FunctionCaller(
-            base_url, api_key, timeout, http_client, default_headers, options, cold_start_grace
-        )
-
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        base_url_env: str = BASE_URL_VAR,
-        api_key_env: str | None = None,
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> "Self":
-        """Make a client from environment variables.
-
-        Args:
-            base_url_env: Variable with the base URL.
-            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
-                left at its default.
-            env: The environment; that of the process by default.
-            **kwargs: What the constructor takes.
-
-        Raises:
-            ConfigurationError: `base_url_env` is not set.
-            ValueError: It is set to no usable URL.
-        """
-        source = os.environ if env is None else env
-        if api_key_env is None and base_url_env == BASE_URL_VAR:
-            api_key_env = API_KEY_VAR
-        base_url = (source.get(base_url_env) or "").strip()
-        if not base_url:
-            raise ConfigurationError(
-                f"{base_url_env} is not set; set it to the URL of the function app, {SUCH_AS}"
-            )
-        api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
-        return cls(checked_url(base_url, base_url_env), api_key=api_key or None, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._calls.base_url!r})"
-
-
-class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
+class AzureFunctionAsyncClient(DurableManagement):
     """Calls the functions of one app: key, retries and timeouts set once.
 
     The key goes into the header `x-functions-key` of requests to the origin of `base_url` only:
@@ -122,11 +55,6 @@ class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
             async with AzureFunctionAsyncClient(url, api_key=key) as client:
                 answer = await client.post_json("/api/run", json={"batchId": "batch-1"})
     """
-
-    @property
-    def base_url(self) -> str:
-        """Base URL of the app."""
-        return self._calls.base_url
 
     async def request(
         self,
@@ -159,9 +87,8 @@ class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
                 or the host gave up waiting for it (502, 504, a page with 500; also an
                 `httpx.HTTPStatusError`).
         """
-        return await self._calls.send(
-            method, path, headers, params, options, json=json, data=data, content=content
-        )
+        fields = {"params": params, "json": json, "data": data, "content": content}
+        return await self._send(method, path, headers=headers, options=options, **fields)
 
     async def request_json(self, /, method: str, path: str, **kwargs: Any) -> Any:
         """Send a request and return the JSON of the answer, `{}` when the body is empty.
@@ -174,7 +101,7 @@ class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
         Raises:
             ValueError: The answer is not JSON.
         """
-        return self._calls.json_of(await self.request(method, path, **kwargs))
+        return json_or_error(await self.request(method, path, **kwargs))
 
     async def get_json(self, /, path: str, **kwargs: Any) -> Any:
         """GET, and return the JSON of the answer."""
@@ -190,7 +117,8 @@ class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
 
     async def close(self) -> None:
         """Close the HTTP client, if it is this one's own."""
-        await self._calls.close()
+        if self._own is not None:
+            await self._own.close()
 
     async def __aenter__(self) -> "Self":
         return self
@@ -199,7 +127,7 @@ class AzureFunctionAsyncClient(DurableManagement, _FunctionClient):
         await self.close()
 
 
-class AzureFunctionSyncClient(_FunctionClient):
+class AzureFunctionSyncClient(FunctionClient):
     """`AzureFunctionAsyncClient` for synchronous code: the same settings, methods and errors.
 
     All clients of a process run on the one background event loop, which ends with the process;
@@ -213,10 +141,10 @@ class AzureFunctionSyncClient(_FunctionClient):
                 status = client.start_and_wait("/api/run", json={"batchId": "batch-1"})
     """
 
-    @cached_property
+    @property
     def _async_client(self) -> AzureFunctionAsyncClient:
         client = AzureFunctionAsyncClient.__new__(AzureFunctionAsyncClient)
-        client._calls = self._calls
+        client.__dict__ = self.__dict__  # one set of settings and connections
         return client
 
     @blocking(AzureFunctionAsyncClient.request, "_async_client")

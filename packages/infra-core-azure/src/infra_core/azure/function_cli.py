@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ._function_state import state_folder
 from ._function_trigger import (
     TriggerSummary,
     build_function_client,
+    state_folder,
     trigger_batch,
     trigger_batch_async,
     write_summary,
@@ -46,42 +46,21 @@ def add_azure_service_arguments(
         include_summary: Whether to add `--summary-file`.
         summary_help: Help of `--summary-file`.
     """
-    parser.add_argument("batch_id", type=_batch_id, help="batch that the jobs belong to")
-    parser.add_argument(
-        "--base-url",
-        type=str,
-        help=base_url_help or f"base URL of the function app (default: ${base_url_env_var})",
-    )
-    parser.add_argument(
-        "--concurrency",
-        type=_positive_int,
-        default=concurrency_default,
-        help="jobs that the app works on at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--poll",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="wait until the batch has ended; otherwise return as soon as it is scheduled",
-    )
-    parser.add_argument(
-        "--poll-timeout",
-        type=_positive_float,
-        default=600.0,
-        help="longest time to wait, in seconds (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--poll-interval",
-        type=_positive_float,
-        default=5.0,
-        help="time between two questions, in seconds (default: %(default)s)",
-    )
+    add = parser.add_argument
+    add("batch_id", type=_batch_id, help="batch that the jobs belong to")
+    where = base_url_help or f"base URL of the function app (default: ${base_url_env_var})"
+    add("--base-url", help=where)
+    at_once = "jobs that the app works on at once (default: %(default)s)"
+    add("--concurrency", type=_positive_int, default=concurrency_default, help=at_once)
+    follow = "wait until the batch has ended; otherwise return as soon as it is scheduled"
+    add("--poll", action=argparse.BooleanOptionalAction, default=True, help=follow)
+    longest = "longest time to wait, in seconds (default: %(default)s)"
+    add("--poll-timeout", type=_positive_float, default=600.0, help=longest)
+    between = "time between two questions, in seconds (default: %(default)s)"
+    add("--poll-interval", type=_positive_float, default=5.0, help=between)
     if include_summary:
-        parser.add_argument(
-            "--summary-file",
-            type=Path,
-            help=summary_help or "write a JSON summary of the run to this file",
-        )
+        summary_help = summary_help or "write a JSON summary of the run to this file"
+        add("--summary-file", type=Path, help=summary_help)
 
 
 def _above_zero(kind: Callable[[str], float], what: str) -> Callable[[str], float]:

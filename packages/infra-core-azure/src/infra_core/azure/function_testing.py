@@ -18,8 +18,9 @@ Example:
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from infra_core.http.testing import Exchange, Fault, FaultyOrigin
 
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["FunctionsHost"]
 
 _ENDED = frozenset({"Completed", "Failed", "Terminated", "Canceled"})
+_VERBS = ("terminate", "suspend", "resume", "rewind")
 _BELOW = "/runtime/webhooks/durabletask"
+
+Query: TypeAlias = dict[str, str]
+Answer: TypeAlias = tuple[int, Any]  # the status, and what becomes JSON
 
 
 @dataclass
@@ -50,43 +55,42 @@ class _Instance:
         """The state that was answered last; each question takes it one on, the last one stays."""
         return self.states[min(max(self.asked, 1), len(self.states)) - 1]
 
-    def answer(self, exchange: Exchange, query: dict[str, list[str]]) -> None:
-        """Answer a question for the state, or delete the history."""
+    def answer(self, verb: str, exchange: Exchange, query: Query) -> Answer:
+        """Answer a question for the state, delete the history, or carry out a verb."""
+        if self.purged:
+            return 404, None
+        if verb:
+            return self._carry_out(verb, exchange, query)
         if exchange.request.method == "DELETE":
             self.purged = True
-            _reply(exchange, 200, {"instancesDeleted": 1})
-            return
+            return 200, {"instancesDeleted": 1}
         self.asked += not self.suspended
         state = "Suspended" if self.suspended else self.state
         body = {**self.body, "runtimeStatus": state, "output": None}
         if state not in _ENDED:
-            _reply(exchange, 202, body)
             exchange.reply.headers.update(self.headers)
-        else:
-            wants_500 = query.get("returnInternalServerErrorOnFailure") == ["true"]
-            body["output"] = self.output
-            _reply(exchange, 500 if state == "Failed" and wants_500 else 200, body)
+            return 202, body
+        wants_500 = query.get("returnInternalServerErrorOnFailure") == "true"
+        return 500 if state == "Failed" and wants_500 else 200, {**body, "output": self.output}
 
-    def carry_out(self, verb: str, exchange: Exchange, query: dict[str, list[str]]) -> None:
-        """Do what is asked for, and answer."""
-        status, said = 202, None
-        if self.state in _ENDED and (verb != "rewind" or self.state != "Failed"):
-            status = 410
-        elif verb == "rewind" and self.state != "Failed":
+    def _carry_out(self, verb: str, exchange: Exchange, query: Query) -> Answer:
+        if self.state in _ENDED and (verb, self.state) != ("rewind", "Failed"):
+            return 410, None
+        if verb == "rewind" and self.state != "Failed":
             rule = "The rewind operation is only supported on failed orchestration instances."
-            status, said = 500, {"Message": "Something went wrong", "ExceptionMessage": rule}
-        elif verb == "terminate":
-            self.states, self.reason = ["Terminated"], query.get("reason", [""])[0]
+            return 500, {"Message": "Something went wrong", "ExceptionMessage": rule}
+        if verb == "terminate":
+            self.states, self.reason = ["Terminated"], query.get("reason", "")
         elif verb == "rewind":
             self.states, self.asked = ["Running", "Completed"], 0
         elif verb in ("suspend", "resume"):
             self.suspended = verb == "suspend"
         elif exchange.request.headers.get("content-type") != "application/json":
-            status = 400
+            return 400, None
         else:
             name = unquote(verb.removeprefix("raiseEvent/"))
             self.events.append((name, json.loads(exchange.request.body)))
-        _reply(exchange, status, said)
+        return 202, None
 
 
 class FunctionsHost:
@@ -138,14 +142,10 @@ class FunctionsHost:
             faults: What goes wrong first, one per request.
         """
 
-        def run(exchange: Exchange) -> None:
-            if self._refused(exchange):
-                return
-            given = json.loads(exchange.request.body) if exchange.request.body else None
-            value = answer(given) if callable(answer) else answer
-            _reply(exchange, status, value)
+        def run(exchange: Exchange, _: Query) -> Answer:
+            return status, answer(_json_of(exchange)) if callable(answer) else answer
 
-        self._add(path, run, faults)
+        self._add(path, run, self.api_key, faults)
 
     def orchestrator(
         self,
@@ -175,12 +175,9 @@ class FunctionsHost:
         """
         started: list[_Instance] = []
         self._started[path] = started
-        names = [f"raiseEvent/{quote(name, safe='')}" for name in events]
+        verbs = [*_VERBS, *(f"raiseEvent/{quote(name, safe='')}" for name in events)]
 
-        def start(exchange: Exchange) -> None:
-            if self._refused(exchange):
-                return
-            given = exchange.request.body
+        def start(exchange: Exchange, _: Query) -> Answer:
             name = f"{path.strip('/').replace('/', '-')}-{len(started) + 1}"
             headers = {"Location": self.status_url(name)}
             if retry_after is not None:
@@ -188,20 +185,20 @@ class FunctionsHost:
             body = {
                 "name": path.rsplit("/", 1)[-1],
                 "instanceId": name,
-                "input": json.loads(given) if given else None,
+                "input": _json_of(exchange),
                 "customStatus": custom_status,
                 "createdTime": "2026-01-01T00:00:00Z",
                 "lastUpdatedTime": "2026-01-01T00:00:01Z",
             }
             instance = _Instance(name, list(states), body, output, headers)
             self._manage(instance, "", () if started else status_faults)
-            for verb in ("terminate", "suspend", "resume", "rewind", *names):
+            for verb in verbs:
                 self._manage(instance, verb)
             started.append(instance)
-            _reply(exchange, 202, None if only_location else self._urls(name))
             exchange.reply.headers.update(headers)
+            return 202, None if only_location else self._urls(name)
 
-        self._add(path, start, faults)
+        self._add(path, start, self.api_key, faults)
 
     def instances(self, path: str) -> list[str]:
         """Return the ids of the instances that were started at a path."""
@@ -221,18 +218,13 @@ class FunctionsHost:
         """Add a durable entity; its URL wants the system key, as `code` or in the header."""
         signals = self._signals[name, key] = []
 
-        def run(exchange: Exchange) -> None:
-            query = _query(exchange)
-            header = exchange.request.headers.get("x-functions-key")
-            if self.system_key not in (header, *query.get("code", [])):
-                _reply(exchange, 401, None)
-            elif exchange.request.method == "GET":
-                _reply(exchange, 200, state)
-            else:
-                signals.append((query.get("op", [""])[0], json.loads(exchange.request.body)))
-                _reply(exchange, 202, None)
+        def run(exchange: Exchange, query: Query) -> Answer:
+            if exchange.request.method == "GET":
+                return 200, state
+            signals.append((query.get("op", ""), _json_of(exchange)))
+            return 202, None
 
-        self._add(f"{_BELOW}/entities/{name}/{key}", run, ())
+        self._add(f"{_BELOW}/entities/{name}/{key}", run, self.system_key)
 
     def signals(self, name: str, key: str) -> list[tuple[str, Any]]:
         """Return operation and data of the signals that an entity was sent."""
@@ -252,16 +244,6 @@ class FunctionsHost:
         query = f"{first}taskHub=Hub&connection=Storage&code={self.system_key}"
         return f"{self.base_url}{_BELOW}/instances{suffix}?{query}"
 
-    def _add(self, path: str, run: Callable[[Exchange], None], faults: Iterable[Fault]) -> None:
-        self.origin.add(path, faults=list(faults), always=Fault(f"function {path}", run))
-
-    def _refused(self, exchange: Exchange) -> bool:
-        given = exchange.request.headers.get("x-functions-key")
-        if self.api_key is None or given == self.api_key:
-            return False
-        _reply(exchange, 401, None)
-        return True
-
     def _urls(self, instance_id: str) -> dict[str, str]:
         """Return what a starter answers."""
         return {
@@ -271,33 +253,35 @@ class FunctionsHost:
             "purgeHistoryDeleteUri": self.status_url(instance_id),
             **{
                 f"{verb}PostUri": self._management(f"/{instance_id}/{verb}", "reason={text}&")
-                for verb in ("terminate", "suspend", "resume", "rewind")
+                for verb in _VERBS
             },
         }
 
     def _manage(self, instance: _Instance, verb: str, faults: Iterable[Fault] = ()) -> None:
-        """Add a URL of an instance, which wants the system key."""
+        """Add a URL of an instance."""
+        path = f"{_BELOW}/instances/{instance.id}/{verb}".rstrip("/")
+        self._add(path, partial(instance.answer, verb), self.system_key, faults)
 
-        def run(exchange: Exchange) -> None:
-            query = _query(exchange)
-            if query.get("code") != [self.system_key]:
-                _reply(exchange, 401, None)
-            elif instance.purged:
-                _reply(exchange, 404, None)
-            elif verb:
-                instance.carry_out(verb, exchange, query)
-            else:
-                instance.answer(exchange, query)
+    def _add(
+        self,
+        path: str,
+        run: Callable[[Exchange, Query], Answer],
+        key: str | None,
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        """Add a path that wants a key, as the parameter `code` or in the header; 401 without."""
 
-        self._add(f"{_BELOW}/instances/{instance.id}/{verb}".rstrip("/"), run, faults)
+        def answer(exchange: Exchange) -> None:
+            query = dict(parse_qsl(urlsplit(exchange.request.path).query))
+            given = (None, exchange.request.headers.get("x-functions-key"), query.get("code"))
+            status, value = run(exchange, query) if key in given else (401, None)
+            reply = exchange.reply
+            reply.status = status
+            reply.headers["Content-Type"] = "application/json; charset=utf-8"
+            reply.body = b"" if value is None else json.dumps(value).encode()
+
+        self.origin.add(path, faults=list(faults), always=Fault(f"function {path}", answer))
 
 
-def _query(exchange: Exchange) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(exchange.request.path).query)
-
-
-def _reply(exchange: Exchange, status: int, value: Any) -> None:
-    reply = exchange.reply
-    reply.status = status
-    reply.headers["Content-Type"] = "application/json; charset=utf-8"
-    reply.body = b"" if value is None else json.dumps(value).encode()
+def _json_of(exchange: Exchange) -> Any:
+    return json.loads(exchange.request.body) if exchange.request.body else None

@@ -7,13 +7,9 @@ import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from infra_core.azure.function_cli import (
-    add_azure_service_arguments,
-    state_folder,
-    trigger_batch,
-)
+from infra_core.azure import function_cli
 from infra_core.batch._environment import open_storage
 from infra_core.batch._errors import one_line
 from infra_core.runtime import printable, redact_secrets, sanitize_url
@@ -22,9 +18,6 @@ from . import exit_codes
 from ._arguments import CommandError, add_options, check_writable
 from ._ending import ending_in_order
 from ._report import make_console, print_json
-
-if TYPE_CHECKING:
-    from infra_core.azure.function_cli import TriggerSummary
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
@@ -50,7 +43,7 @@ $XDG_STATE_HOME/infra-core/triggers (~/.local/state), readable by this user only
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core trigger`."""
-    add_azure_service_arguments(parser, base_url_env_var=BASE_URL_VAR)
+    function_cli.add_azure_service_arguments(parser, base_url_env_var=BASE_URL_VAR)
     options = [
         ("--path PATH", "function that starts the batch (/api/run)", function_path),
         ("--payload JSON", "more of the request's JSON", json_object),
@@ -80,13 +73,15 @@ def json_object(text: str) -> dict[str, Any]:
 
     try:
         value = json.loads(text, parse_constant=refuse)
+        if isinstance(value, dict):
+            return value
+        problem = "it is JSON of another kind"
     except ValueError as error:
-        shown = redact_secrets(text[:60])
-        raise argparse.ArgumentTypeError(f"{shown!r} is not a JSON object: {error}") from None
-    if not isinstance(value, dict):
-        shown = redact_secrets(text[:60])
-        raise argparse.ArgumentTypeError(f'{shown!r} is not a JSON object such as {{"depth": 2}}')
-    return value
+        problem = str(error)
+    shown = redact_secrets(text[:60])
+    raise argparse.ArgumentTypeError(
+        f'{shown!r} is not a JSON object, such as {{"depth": 2}}: {problem}'
+    )
 
 
 # What to do about an answer to the request that schedules the batch, by its status.
@@ -109,9 +104,7 @@ def remedy(error: Exception) -> str:
         if error.request.method == "POST":
             return REMEDIES.get(status, "")
         return "the key in the status URL may have been renewed" if status in (401, 403) else ""
-    if isinstance(error, httpx.TransportError):
-        return "check --base-url and the network"
-    return ""
+    return "check --base-url and the network" if isinstance(error, httpx.TransportError) else ""
 
 
 class Watch:
@@ -159,7 +152,7 @@ def execute(options: argparse.Namespace) -> int:
         mirror = open_storage(os.environ, base_path=Path.cwd())
     try:
         with mirror as storage, ending_in_order():
-            summary = trigger_batch(
+            summary = function_cli.trigger_batch(
                 options,
                 base_url_env_var=BASE_URL_VAR,
                 path=options.path,
@@ -168,7 +161,7 @@ def execute(options: argparse.Namespace) -> int:
                 on_poll=watch.show,
                 terminate_on_timeout=options.terminate_on_timeout,
                 storage=storage,
-                state_folder=state_folder(),
+                state_folder=function_cli.state_folder(),
                 resume=options.wait,
             )
     except ValueError as error:
@@ -193,7 +186,7 @@ def execute(options: argparse.Namespace) -> int:
     return exit_codes.OK if done else exit_codes.FAILED
 
 
-def report(summary: "TriggerSummary", *, as_json: bool) -> None:
+def report(summary: function_cli.TriggerSummary, *, as_json: bool) -> None:
     """Print what came of the batch."""
     fields = summary.to_dict()
     if as_json:
