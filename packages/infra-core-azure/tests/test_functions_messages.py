@@ -56,6 +56,7 @@ def app(host: FunctionsHost) -> Iterator[AzureFunctionSyncClient]:
         ({"base_url": URL, "cold_start_grace": -1}, ValueError, "cold_start_grace=-1"),
         ({"base_url": URL, "cold_start_grace": "5"}, TypeError, "cold_start_grace='5'"),
         ({"base_url": URL, "options": {"timeout": 5}}, TypeError, "pass RequestOptions(timeout="),
+        ({"base_url": URL, "default_headers": 5}, TypeError, "default_headers is an int, which is"),
         ({"base_url": URL, "api_key": 5}, ValueError, "api_key is not a key"),
     ],
 )
@@ -115,6 +116,7 @@ def test_a_bad_option_is_named(options: dict[str, Any], expected: str) -> None:
     ("call", "expected"),
     [
         (lambda app: app.get_json(5), "path=5 is not a path: pass text"),
+        (lambda app: app.get_json("/api/f", headers=[("a", "b")]), "headers is a list, which is"),
         (lambda app: app.get_json("/api/f", options={"timeout": 5}), "is not a RequestOptions"),
         (lambda app: app.wait_for_completion(None), "instance is a NoneType: pass the Durable"),
         (lambda app: app.wait_for_completion(""), "instance is empty: pass the DurableInstance"),
@@ -230,7 +232,7 @@ def test_a_summary_that_cannot_be_written_does_not_hide_what_came_of_the_batch(
 def test_a_payload_must_be_a_mapping(host: FunctionsHost) -> None:
     """A list is no part of a JSON object."""
     args = _parsed("b", "--base-url", host.base_url)
-    with pytest.raises(TypeError, match=r"payload=\[1\] is not a mapping"):
+    with pytest.raises(TypeError, match="payload is a list, which is not a mapping"):
         trigger_batch(args, env={}, base_url_env_var="APP_URL", payload=[1])
 
 

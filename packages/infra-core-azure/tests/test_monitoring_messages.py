@@ -80,7 +80,7 @@ def test_a_number_that_cannot_be_is_named_with_what_can(
             "slug=PosixPath('a') is not text: pass str()",
         ),
         (lambda: _heartbeat().set_slug(b"a"), "slug=b'a' is not text"),  # type: ignore[arg-type]
-        (lambda: _log(labels=["x"]), "labels=['x'] is not a mapping: pass a dict"),
+        (lambda: _log(labels=["x"]), "labels is a list, which is not a mapping: pass a dict"),
         (lambda: _log().write_many({"S3CRET": "a"}), "an event is a str: pass dicts, with"),  # type: ignore[dict-item]
         (lambda: _log().write_many([{"event": "a"}, 5]), "an event is an int: pass dicts, with"),  # type: ignore[list-item]
         (lambda: SenderLimits(retry=5), "retry=5 is not a RetryPolicy"),  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Checks of numbers and URLs that callers pass: one form of error for all of the package."""
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -12,6 +13,7 @@ from .exceptions import ConfigurationError
 __all__ = [
     "path_of",
     "require_choice",
+    "require_mapping",
     "require_number",
     "require_plain_function",
     "split_url",
@@ -40,6 +42,19 @@ def require_choice(name: str, value: object, *known: str) -> None:
     """
     if value not in known:
         raise ValueError(f"{name}={value!r:.80} is unknown; use {', '.join(known)}")
+
+
+def require_mapping(name: str, value: object) -> None:
+    """Refuse what is not a mapping, nor None; its text is not shown, as headers hold secrets.
+
+    Example:
+        >>> require_mapping("labels", ["a"])
+        Traceback (most recent call last):
+        TypeError: labels is a list, which is not a mapping: pass a dict, or None
+    """
+    if value is not None and not isinstance(value, Mapping):
+        kind = type_name(value)
+        raise TypeError(f"{name} is {kind}, which is not a mapping: pass a dict, or None")
 
 
 def require_number(

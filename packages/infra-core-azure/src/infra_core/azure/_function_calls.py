@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from infra_core.runtime import RetryDetails, RetryPolicy, add_note, clock, retry_async, sanitize_url
 
-from ._checks import require_number, split_url
+from ._checks import require_mapping, require_number, split_url
 from ._durable import secure_url
 from ._function_answers import beginning_of, is_page, keys_in
 from .exceptions import ConfigurationError
@@ -110,6 +110,7 @@ class FunctionClient:
                 "api_key is not a key (its value is not shown): pass the text of a function, host "
                 "or master key, without line breaks or characters outside of ASCII"
             )
+        require_mapping("default_headers", default_headers)
         require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
         self._base_url = checked_url(base_url, "base_url")
         self._api_key = key
@@ -190,6 +191,7 @@ class FunctionClient:
 
     def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
         """The headers of a request: of two of a name, in any letter case, the last one counts."""
+        require_mapping("headers", headers)
         at_home = self._headers if _origin(url) == _origin(self._base_url) else {}
         return {**at_home, **(headers or {})}
 

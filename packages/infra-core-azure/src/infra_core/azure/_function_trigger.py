@@ -22,6 +22,7 @@ from infra_core.fs import write_json_atomic
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._blocking import run_blocking
+from ._checks import require_mapping
 from ._durable import DurableInstance, DurableStatus, read_start, reason_of
 from ._function_answers import change_texts, is_page, keys_in, without_keys
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
@@ -197,8 +198,7 @@ async def trigger_batch_async(
         httpx.HTTPError: It could not be scheduled, or followed; the summary says so.
         AzureServiceError: As before.
     """
-    if payload is not None and not isinstance(payload, Mapping):
-        raise TypeError(f"payload={payload!r:.80} is not a mapping: pass a dict of JSON types")
+    require_mapping("payload", payload)
     if resume and state_folder is None:
         raise ValueError("resume=True needs the state_folder in which the batch was stored")
     stored = None

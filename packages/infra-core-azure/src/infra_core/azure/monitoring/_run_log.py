@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from infra_core.runtime import clock, trace_fields
 
 from .._artifacts import MIRROR_STATE
-from .._checks import require_number, type_name
+from .._checks import require_mapping, require_number, type_name
 from ._log_file import LogFile
 from ._plain import Bounds, plain_mapping
 from ._protocols import RunLogUploader, UtcNowFunc
@@ -91,8 +91,7 @@ class RunLogWriter:
         require_number("mirror_interval", mirror_interval, allowed, above=0, most=60)
         allowed = "1 to 50,000 blocks, the limit of Azure"
         require_number("max_blocks", max_blocks, allowed, least=1, most=50_000, whole=True)
-        if labels is not None and not isinstance(labels, Mapping):
-            raise TypeError(f"labels={labels!r:.80} is not a mapping: pass a dict or None")
+        require_mapping("labels", labels)
         root = Path(storage_root)
         self._utc_now = utc_now or clock.utc_now
         self._labels = {
