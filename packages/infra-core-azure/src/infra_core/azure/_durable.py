@@ -284,14 +284,13 @@ def _holder_of(body: Any, name: str) -> Mapping[str, Any] | None:
     return next((fields for fields in reached if _named(fields, name)), None)
 
 
-def reason_of(status: DurableStatus) -> str | None:
-    """Why an instance ended so: what the orchestrator says, else an `error` or `message` beside."""
+def reason_of(status: DurableStatus, *keys: str | None) -> str:
+    """Why an instance ended so, without secrets: what it says, else an `error` or `message`."""
     beside = status.body if isinstance(status.body, Mapping) else {}
-    given = (status.output, status.custom_status, beside.get("error"), beside.get("message"))
-    reason = next((each for each in given if each is not None), None)
-    if reason is None or isinstance(reason, str):
-        return reason
-    return json.dumps(reason, default=str)
+    given = (status.output, status.custom_status, beside.get("error"), beside.get("message"), "")
+    reason = next(each for each in given if each is not None)
+    text = reason if isinstance(reason, str) else json.dumps(reason, default=str)
+    return redact_secrets(without_keys(text, *keys))
 
 
 def failure_of(
@@ -299,7 +298,7 @@ def failure_of(
 ) -> OrchestrationFailedError:
     """Return the error for an instance that ended without success; it shows neither key."""
     name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
-    reason = redact_secrets(without_keys(reason_of(status) or "", *keys_in(status_url), api_key))
+    reason = reason_of(status, *keys_in(status_url), api_key)
     if len(reason) > 500:
         reason = f"{reason[:500]}..."
     return OrchestrationFailedError(

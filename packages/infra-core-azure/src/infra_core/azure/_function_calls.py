@@ -73,9 +73,15 @@ class RequestOptions:
                 "statuses, such as {429, 503}"
             )
 
-    def over(self, base: "RequestOptions") -> "RequestOptions":
-        """Return these options, completed by others where they say nothing."""
-        return replace(base, **{name: v for name, v in vars(self).items() if v is not None})
+    def _with(self, options: "RequestOptions | None") -> "RequestOptions":
+        """Return these options, but for what others say."""
+        if options is None:
+            return self
+        if not isinstance(options, RequestOptions):
+            raise TypeError(
+                f"options={options!r:.80} is not a RequestOptions: pass RequestOptions(timeout=30)"
+            )
+        return replace(self, **{name: v for name, v in vars(options).items() if v is not None})
 
 
 _NUMBERS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -115,7 +121,7 @@ class FunctionClient:
         self._base_url = checked_url(base_url, "base_url")
         self._api_key = key
         self._headers = {**({_KEY_HEADER: key} if key else {}), **(default_headers or {})}
-        self._options = _completed(options, RequestOptions(timeout=timeout).over(_DEFAULTS))
+        self._options = _DEFAULTS._with(RequestOptions(timeout=timeout))._with(options)
         self._grace = cold_start_grace
         self._warm = cold_start_grace == 0
         self._given = http_client
@@ -214,7 +220,7 @@ class FunctionClient:
         from infra_core.http import is_idempotent, request_async
 
         url = self._url(path)
-        chosen = _completed(options, self._options)
+        chosen = self._options._with(options)
         headers = self._merged(url, headers)
         repeatable = is_idempotent(method.upper(), headers, chosen.idempotent)
         warm, sent = self._warm, clock.monotonic() + (chosen.delay or 0.0)
@@ -334,16 +340,6 @@ def checked_url(url: str, name: str) -> str:
         else:
             return url.rstrip("/")
     raise ValueError(f"{name} {sanitize_url(url)!r} {problem}")
-
-
-def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestOptions:
-    if options is None:
-        return base
-    if not isinstance(options, RequestOptions):
-        raise TypeError(
-            f"options={options!r:.80} is not a RequestOptions: pass RequestOptions(timeout=30), say"
-        )
-    return options.over(base)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -112,7 +112,7 @@ class TriggerSummary:
         if state.is_terminal:
             self.status = state.runtime_status
         if state.failed:
-            self.error = redact_secrets(reason_of(state) or "") or None
+            self.error = reason_of(state) or None
 
     def _failed(self, error: BaseException) -> None:
         """Take over why the batch could not be scheduled, or followed."""
