@@ -175,6 +175,18 @@ class TestKey:
             assert [v for n, v in sent if n == "x-functions-key"] == ["theirs"]
             assert [v for n, v in sent if n == "x-trace"] == ["b"]
 
+    async def test_default_headers_are_read_with_each_request(self) -> None:
+        """A token in them may be renewed."""
+        headers = {"Authorization": "Bearer 1"}
+        with FunctionsHost() as host:
+            host.function("/api/run", {})
+            async with AzureFunctionAsyncClient(host.base_url, default_headers=headers) as client:
+                await client.get_json("/api/run")
+                headers["Authorization"] = "Bearer 2"
+                await client.get_json("/api/run")
+            sent = [request.headers["authorization"] for request in host.origin.requests]
+        assert sent == ["Bearer 1", "Bearer 2"]
+
     async def test_another_origin_gets_neither_key_nor_default_headers(self) -> None:
         """An absolute URL may lead anywhere."""
         with FunctionsHost() as home, FunctionsHost() as away:

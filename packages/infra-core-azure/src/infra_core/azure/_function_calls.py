@@ -120,7 +120,7 @@ class FunctionClient:
         require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
         self._base_url = checked_url(base_url, "base_url")
         self._api_key = key
-        self._headers = {**({_KEY_HEADER: key} if key else {}), **(default_headers or {})}
+        self._default_headers = default_headers
         self._options = _DEFAULTS._with(RequestOptions(timeout=timeout))._with(options)
         self._grace = cold_start_grace
         self._warm = cold_start_grace == 0
@@ -198,8 +198,10 @@ class FunctionClient:
     def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
         """The headers of a request: of two of a name, in any letter case, the last one counts."""
         require_mapping("headers", headers)
-        at_home = self._headers if _origin(url) == _origin(self._base_url) else {}
-        return {**at_home, **(headers or {})}
+        if _origin(url) != _origin(self._base_url):
+            return {**(headers or {})}
+        key = {_KEY_HEADER: self._api_key} if self._api_key else {}
+        return {**key, **(self._default_headers or {}), **(headers or {})}
 
     async def _send(
         self,

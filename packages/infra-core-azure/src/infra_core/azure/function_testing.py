@@ -97,8 +97,8 @@ class FunctionsHost:
     """A function app on loopback, for the length of a `with` block.
 
     Args:
-        api_key: Key that its functions want in `x-functions-key` (401 without); `None` for
-            anonymous functions.
+        api_key: Key that its functions want in `x-functions-key` or as `code` (401 without);
+            `None` for anonymous functions.
 
     Attributes:
         origin: The server below, for faults and recorded requests.
