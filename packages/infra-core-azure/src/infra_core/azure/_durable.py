@@ -11,21 +11,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from infra_core.runtime import parse_retry_after, redact_secrets, sanitize_url
 
 from ._checks import split_url
-from ._function_answers import beginning_of, is_page, keys_in, read_json, without_keys
+from ._function_answers import beginning_of, is_page, json_of, keys_in, plain, without_keys
 from .exceptions import OrchestrationError, OrchestrationFailedError
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = [
-    "DurableInstance", "DurableStatus", "failure_of", "json_of", "management_url", "read_start",
+    "DurableInstance", "DurableStatus", "failure_of", "management_url", "read_start",
     "read_status", "reason_of", "secure_url", "state_in",
 ]  # fmt: skip
 
@@ -87,12 +86,12 @@ class DurableStatus:
     @property
     def succeeded(self) -> bool:
         """Whether it ended with success."""
-        return _plain(self.runtime_status) in _SUCCEEDED
+        return plain(self.runtime_status) in _SUCCEEDED
 
     @property
     def failed(self) -> bool:
         """Whether it ended without success."""
-        return _plain(self.runtime_status) in _FAILED
+        return plain(self.runtime_status) in _FAILED
 
     @property
     def is_terminal(self) -> bool:
@@ -124,30 +123,6 @@ class DurableInstance:
     def __repr__(self) -> str:
         url = None if self.status_url is None else sanitize_url(self.status_url)
         return f"DurableInstance(id={self.id!r}, status_url={url!r})"
-
-
-def json_of(response: "httpx.Response") -> Any:
-    """The JSON of an answer, also where it was serialized twice; `None` for anything else."""
-    try:
-        value = read_json(response, object_pairs_hook=_object)
-        if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
-            value = json.loads(value, object_pairs_hook=_object)
-    except (ValueError, RecursionError):
-        return None
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: It holds two statuses under one name.
-    """
-    fields = dict(pairs)
-    for name, value in pairs if len(fields) < len(pairs) else ():
-        if _plain(name) in ("runtimestatus", "status") and value != fields[name]:
-            raise ValueError(name)
-    return fields
 
 
 def read_status(response: "httpx.Response") -> DurableStatus:
@@ -194,7 +169,7 @@ def state_in(response: "httpx.Response", body: Any) -> DurableStatus | None:
         return None
     [(fields, state)] = said
     if _is_success(state):
-        around = {_plain(_status_by_hand(each) or "") for each in (body, fields)}
+        around = {plain(_status_by_hand(each) or "") for each in (body, fields)}
         accepted = response.status_code == 202 and holder is None
         if accepted or not _FAILED.isdisjoint(around):
             return None  # all that has succeeded is the request; or one of the two is wrong
@@ -209,7 +184,7 @@ def state_in(response: "httpx.Response", body: Any) -> DurableStatus | None:
 
 
 def _is_success(state: str) -> bool:
-    return _plain(state) in _SUCCEEDED
+    return plain(state) in _SUCCEEDED
 
 
 def _state_of(value: Any) -> str | None:
@@ -220,24 +195,18 @@ def _state_of(value: Any) -> str | None:
     enum, dot, name = text.rpartition(".")
     if dot and not _ENUM.search(enum):
         return None  # not `OrchestrationRuntimeStatus.Failed`, but `Not.Completed`
-    plain = _plain(name).removeprefix("orchestrationstatus")
-    return _BY_NAME.get(plain, name if plain in _KNOWN else None)
+    short = plain(name).removeprefix("orchestrationstatus")
+    return _BY_NAME.get(short, name if short in _KNOWN else None)
 
 
 def _status_by_hand(fields: Any) -> str | None:
     text = _text_of(fields, "status") if isinstance(fields, Mapping) else None
-    return text if text and _plain(text) in _KNOWN else None
-
-
-@lru_cache(maxsize=4096)  # the same names in each row of a result
-def _plain(name: str) -> str:
-    """A name as it is compared: `runtimeStatus`, `runtime_status` and `Runtime-Status` are one."""
-    return re.sub(r"[\W_]", "", name).lower()
+    return text if text and plain(text) in _KNOWN else None
 
 
 def _named(fields: Mapping[str, Any], name: str) -> list[Any]:
     """The members of a name in any spelling; first the one that is spelled so."""
-    names = [key for key in fields if _plain(key) == name.lower()]
+    names = [key for key in fields if plain(key) == name.lower()]
     return [fields[key] for key in sorted(names, key=name.__ne__)]
 
 
@@ -263,7 +232,7 @@ def _mappings(body: Any) -> Iterator[tuple[Mapping[str, Any], bool, bool]]:
             said = depth > 0 and counts and (not wrapped or _status_by_hand(found) is not None)
             for name, value in reversed([*found.items()]):
                 known = depth > 0 and wrapped and name.lower() in _WRAPPERS
-                if _plain(name) not in _OWN:
+                if plain(name) not in _OWN:
                     waiting.append((value, depth - 1, known, known or said))
 
 

@@ -7,6 +7,7 @@ with alone, so that one is looked for itself, in the forms that JSON, HTML and U
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 __all__ = [
-    "beginning_of", "change_texts", "is_page", "json_or_error", "keys_in", "read_json",
+    "beginning_of", "change_texts", "is_page", "json_of", "json_or_error", "keys_in", "plain",
     "without_keys",
 ]  # fmt: skip
 
@@ -24,7 +25,7 @@ _SHORTEST_KEY = 4  # letters; shorter ones stand in any text
 _SHOWN = 200  # characters of an answer that stand in an error
 
 
-def read_json(response: "httpx.Response", **options: Any) -> Any:
+def _read_json(response: "httpx.Response", **options: Any) -> Any:
     """The JSON of an answer, also in the charset that it names against RFC 8259.
 
     Raises:
@@ -36,12 +37,42 @@ def read_json(response: "httpx.Response", **options: Any) -> Any:
         return json.loads(response.text, **options)
 
 
+def json_of(response: "httpx.Response") -> Any:
+    """The JSON of an answer, also where it was serialized twice; `None` for anything else."""
+    try:
+        value = _read_json(response, object_pairs_hook=_object)
+        if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+            value = json.loads(value, object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: It holds two statuses under one name.
+    """
+    fields = dict(pairs)
+    for name, value in pairs if len(fields) < len(pairs) else ():
+        if plain(name) in ("runtimestatus", "status") and value != fields[name]:
+            raise ValueError(name)
+    return fields
+
+
+@lru_cache(maxsize=4096)  # the same names in each row of a result
+def plain(name: str) -> str:
+    """A name as it is compared: `runtimeStatus`, `runtime_status` and `Runtime-Status` are one."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
 def json_or_error(response: "httpx.Response") -> Any:
     """Return the JSON of an answer, `{}` for an empty body."""
     if not response.content.strip():
         return {}
     try:
-        return read_json(response)
+        return _read_json(response)
     except json.JSONDecodeError as error:
         kind = response.headers.get("content-type", "no content type")
         raise json.JSONDecodeError(

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from infra_core.runtime import sanitize_url
+
 from ._blocking import T, blocking, run_blocking  # noqa: F401 - T is a name of 0.7
-from ._durable import DurableInstance, DurableStatus
+from ._durable import DurableInstance, DurableStatus, read_start
 from ._function_answers import json_or_error
 from ._function_calls import FunctionClient, RequestOptions, checked_url
-from ._function_durable import WaitOptions
-from ._function_manage import DurableManagement
+from ._function_durable import DurableClient, Instance, WaitOptions, answer_of, complete, json_body
 
 if TYPE_CHECKING:
     import httpx
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 
-class AzureFunctionAsyncClient(DurableManagement):
+class AzureFunctionAsyncClient(DurableClient):
     """Calls the functions of one app: key, retries and timeouts set once.
 
     The key goes into the header `x-functions-key` of requests to the origin of `base_url` only:
@@ -114,6 +115,163 @@ class AzureFunctionAsyncClient(DurableManagement):
     async def delete(self, /, path: str, **kwargs: Any) -> None:
         """DELETE; the answer's body is dropped."""
         await self.request("DELETE", path, **kwargs)
+
+    async def start(
+        self,
+        /,
+        path: str,
+        *,
+        json: Any = None,
+        method: str = "POST",
+        accept_result: bool = False,
+        **kwargs: Any,
+    ) -> DurableInstance:
+        """Start a durable function and return what is needed to follow it.
+
+        Args:
+            path: Of the starter.
+            json: Body, as JSON.
+            method: Method of the starter.
+            accept_result: Take any JSON of a 200 for the output of an orchestration that has
+                ended: what `wait_for_completion_or_create_check_status_response` answers when it
+                was quick. Without it only a status says that something has ended.
+            **kwargs: As for `request`.
+
+        Raises:
+            OrchestrationError: The answer is not one of a durable function's starter.
+        """
+        response = await answer_of(self.request(method, path, json=json, **kwargs))
+        what = f"{method} {sanitize_url(self._url(path))}"
+        return read_start(response, what=what, accept_result=accept_result)
+
+    async def wait_for_completion(
+        self, /, instance: Instance, **options: "Unpack[WaitOptions]"
+    ) -> DurableStatus:
+        """Wait until a durable instance has ended, and return its last state.
+
+        Args:
+            instance: The instance, or its status URL as it was stored (absolute or below
+                `base_url`). An `http://` URL of an app on https is asked over https.
+            **options: See `WaitOptions`: `timeout`, `poll_interval`, `on_poll`,
+                `terminate_on_timeout`, `raise_on_failure`.
+
+        Raises:
+            OrchestrationFailedError: It ended as failed, terminated or cancelled.
+            OrchestrationTimeoutError: It did not end in time; `.status_url` to go on.
+            OrchestrationError: What its status URL answers cannot be read.
+            JobNotFoundError: The host does not know it, or no longer.
+            httpx.HTTPError: Its state could not be had, several times in a row.
+        """
+        return await self._follow(instance, complete(options))
+
+    async def start_and_wait(self, /, path: str, **kwargs: Any) -> DurableStatus:
+        """Start a durable function and wait until it has ended: `start`, `wait_for_completion`.
+
+        Args:
+            path: Of the starter.
+            **kwargs: What `start` takes, and `WaitOptions`.
+        """
+        names = WaitOptions.__annotations__.keys() & kwargs.keys()
+        options: Any = {name: kwargs.pop(name) for name in names}
+        complete(options)  # or an error, before anything is started
+        return await self.wait_for_completion(await self.start(path, **kwargs), **options)
+
+    async def terminate(
+        self, instance: Instance, *, reason: str = "terminated by the client"
+    ) -> bool:
+        """Terminate a durable instance; `False` when it has ended already or is not known."""
+        return await self._manage(instance, "terminate", reason=reason)
+
+    async def get_status(self, instance: Instance) -> DurableStatus:
+        """Ask for the state of a durable instance, once.
+
+        Raises:
+            JobNotFoundError: The host does not know it, or no longer.
+            OrchestrationError: What its status URL answers cannot be read.
+        """
+        return await self._status(self._instance(instance))
+
+    async def raise_event(self, instance: Instance, name: str, data: Any = None) -> bool:
+        """Send an event to a durable instance; `False` when it has ended already.
+
+        It is sent once: `OutcomeUnknown` when the answer is lost, as for every POST.
+
+        Args:
+            instance: The instance, or its status URL.
+            name: What the orchestrator waits for.
+            data: JSON types.
+
+        Raises:
+            JobNotFoundError: The host does not know the instance.
+            ValueError: `name` is empty.
+        """
+        return await self._manage(instance, "raiseEvent", name=name, data=data)
+
+    async def suspend(self, instance: Instance, *, reason: str = "suspended by the client") -> bool:
+        """Have a durable instance pause; `False` when it has ended already.
+
+        Raises:
+            JobNotFoundError: The host does not know it.
+        """
+        return await self._manage(instance, "suspend", reason=reason)
+
+    async def resume(self, instance: Instance, *, reason: str = "resumed by the client") -> bool:
+        """Have a suspended instance go on; `False` when it has ended already.
+
+        Raises:
+            JobNotFoundError: The host does not know it.
+        """
+        return await self._manage(instance, "resume", reason=reason)
+
+    async def rewind(self, instance: Instance, *, reason: str = "rewound by the client") -> bool:
+        """Have a failed instance do again what failed; `False` when it did not fail.
+
+        Raises:
+            JobNotFoundError: The host does not know it.
+        """
+        return await self._manage(instance, "rewind", reason=reason)
+
+    async def purge(self, instance: Instance) -> bool:
+        """Delete the history of an instance that has ended; `False` when there was none."""
+        return await self._manage(instance, "purge")
+
+    async def read_entity(self, name: str, key: str, *, system_key: str | None = None) -> Any:
+        """Return the state of a durable entity.
+
+        Args:
+            name: Name of the entity's function.
+            key: Key of the entity.
+            system_key: The app's system key of the extension `durabletask_extension`, where the
+                client's own key is not that one or the master key.
+
+        Raises:
+            JobNotFoundError: The app has no entity of that name and key.
+        """
+        return await self._entity("GET", name, key, system_key)
+
+    async def signal_entity(
+        self,
+        name: str,
+        key: str,
+        operation: str,
+        data: Any = None,
+        *,
+        system_key: str | None = None,
+    ) -> None:
+        """Send a durable entity a signal, once; it makes the entity where there is none.
+
+        Args:
+            name: As for `read_entity`.
+            key: As for `read_entity`.
+            operation: What it is to do.
+            data: JSON types.
+            system_key: As for `read_entity`.
+
+        Raises:
+            OutcomeUnknown: The answer was lost.
+        """
+        params = {"op": operation}
+        await self._entity("POST", name, key, system_key, params=params, **json_body(data))
 
     async def close(self) -> None:
         """Close the HTTP client, if it is this one's own."""
