@@ -1586,6 +1586,22 @@ def test_a_container_that_takes_no_appends_is_not_filled_with_empty_blobs(
     assert container.text() == log.path.read_text()
 
 
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_name_that_takes_no_blob_is_no_busy_loop(
+    status: int, make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused although no blob is there: waited out like every failure."""
+    refused = Mock(side_effect=failure(status, "BlobImmutableDueToPolicy", HttpResponseError))
+    with monkeypatch.context() as patched:
+        patched.setattr(BlobClient, "create_append_blob", refused)
+        log = make(Client(container))
+        log.write("e")
+        assert not log.flush(0.2)
+    assert 0 < refused.call_count < 5
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+
+
 @pytest.mark.parametrize("deleted", [False, True])
 def test_a_block_blob_whose_removal_was_not_answered_costs_no_line(
     deleted: bool, make: Make, container: Container, monkeypatch: pytest.MonkeyPatch

@@ -81,7 +81,6 @@ class RunLogMirror:
         """Flush, then end the thread."""
         done = self.flush(timeout)
         self._worker.close()
-        self._forget_target()
         return done
 
     def _flush_at_exit(self, began: float) -> None:

@@ -61,10 +61,10 @@ class AppendBlobTarget:
     """Appends batches of lines to an append blob, and goes on with the next blob in time.
 
     Every append names the position (`x-ms-blob-condition-appendpos`) and the ETag that it expects.
-    Where the blob is another, the last line of ours in it says where to go on: so a
-    batch whose answer was lost, or whose process was killed, is not sent twice, a blob that became
-    shorter (a failover, a restore) is filled again, also where it has grown since, and several
-    machines may share a blob.
+    Where the blob is another, the last line of ours in it says where to go on: so a batch whose
+    answer was lost, or whose process was killed, is not sent twice, a blob that became shorter (a
+    failover, a restore) is filled again, also where it has grown since, and several machines may
+    share a blob.
     """
 
     container: ContainerClient
@@ -173,12 +173,12 @@ class AppendBlobTarget:
         """
         if properties and properties.blob_type != "AppendBlob":
             properties = None
-        size, etag, blocks, confirmed = 0, "", 0, part.position
+        size, etag, blocks, confirmed = -1, "", 0, part.position
         if properties:
             size, etag = properties.size, str(properties.etag or "")
             blocks = properties.append_blob_committed_block_count or 0
-            if size == confirmed and part.etag in ("", etag):
-                return False
+        if size == confirmed and part.etag in ("", etag):
+            return False
         whole = 0 <= confirmed <= size
         if whole and part.end >= 0:  # as long, but with lines of others in place of ours?
             last = self._read(part, max(0, part.end - len(part.anchor)), len(part.anchor))
@@ -205,8 +205,7 @@ class AppendBlobTarget:
         if place != part.reached:
             part.go(self.log, place)
         # Last: what failed before is done again.
-        part.position, part.end = size if properties else -1, end
-        part.etag, part.blocks = etag, blocks
+        part.position, part.end, part.etag, part.blocks = size, end, etag, blocks
         return True
 
     def _last_line(
