@@ -667,10 +667,11 @@ def test_a_forked_child_goes_on_writing(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix
-def test_a_child_that_is_forked_amid_a_write_holds_no_lock(tmp_path: Path) -> None:
-    """It has a copy of the descriptor, and with it of the lock, which it gives up at once."""
-    code = """
-        import os, sys
+@pytest.mark.parametrize("fork", ["os.fork", "ctypes.CDLL(None).fork"])
+def test_a_child_that_is_forked_amid_a_write_holds_no_lock(fork: str, tmp_path: Path) -> None:
+    """It has a copy of the descriptor, and with it of the lock, also where Python knows nothing."""
+    code = f"""
+        import ctypes, os, sys
         from pathlib import Path
         from infra_core.azure.monitoring import RunLogWriter
         log = RunLogWriter(Path(sys.argv[1]), azure_client=None)
@@ -679,7 +680,7 @@ def test_a_child_that_is_forked_amid_a_write_holds_no_lock(tmp_path: Path) -> No
 
         def write(fd, data):
             if not children:
-                children.append(os.fork())
+                children.append({fork}())
                 if not children[0]:
                     log.write("child")
                     os.close(send)

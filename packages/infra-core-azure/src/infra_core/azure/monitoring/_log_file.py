@@ -11,7 +11,13 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from infra_core.fs import FileLockUnsupported, ensure_parent, fsync_directory, lock_descriptor
+from infra_core.fs import (
+    FileLockUnsupported,
+    ensure_parent,
+    fsync_directory,
+    lock_descriptor,
+    unlock_descriptor,
+)
 from infra_core.runtime import after_fork_in_child
 
 from .._process import file_id
@@ -55,7 +61,9 @@ class LogFile:
         after_fork_in_child(self._reset)
 
     def _reset(self) -> None:
-        self._close()  # a forked child shares the descriptor, and its lock
+        if self._fd is not None:  # of the parent; so is the lock, which a forked child must not end
+            os.close(self._fd)
+        self._fd = None
         self._lock = threading.RLock()
 
     # Writing
@@ -119,8 +127,10 @@ class LogFile:
 
     def _close(self) -> None:
         if self._fd is not None:
-            os.close(self._fd)  # which gives the lock back, for which a signal handler cannot wait
-            self._fd = None
+            with contextlib.suppress(OSError):  # the file system has no locks
+                unlock_descriptor(self._fd)  # also for a child that was forked, but not by Python
+            os.close(self._fd)
+            self._fd = None  # last: a signal handler must not wait for our lock
 
     def sync(self) -> None:
         """Flush everything written so far to the disk, rotated segments and names included."""
