@@ -1749,6 +1749,23 @@ def test_exit_is_prompt_where_storage_is_down_and_nothing_was_closed(tmp_path: P
             assert len(lines(tmp_path / f"{port}" / f"{name}" / "_logs" / "run.log")) == 10
 
 
+def test_a_mirror_that_fails_at_exit_is_waited_for_no_longer(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever time is left: the next run goes on from there."""
+    monkeypatch.setattr(_run_log_mirror, "_EXIT_SECONDS", 600.0)
+    container.gate = threading.Event()
+    container.failures = [OSError("no route")] * 500
+    log = make(Client(container))
+    log.write("e")
+    assert log._mirror is not None
+    ending = threading.Thread(target=log._mirror._flush_at_exit, args=[time.monotonic()])
+    ending.start()
+    container.gate.set()
+    ending.join(SOON)
+    assert not ending.is_alive()
+
+
 def test_timestamps_may_be_texts(make: Make, tmp_path: Path) -> None:
     """As 0.7's `utc_now` returned them."""
     log = make(utc_now=lambda: "2026-01-02T03:04:05Z")

@@ -376,11 +376,7 @@ class HeartbeatMonitor:
                 )
         except Exception as error:  # noqa: BLE001 - kept for the caller
             self._keep_error(error)
-        try:
-            if self._on_timeout is not None:
-                self._on_timeout(slug, elapsed)
-        except Exception:  # noqa: BLE001 - user code in our thread
-            _log.exception("on_timeout of the heartbeat failed for %r", _shown(slug))
+        self._call_hook("on_timeout", self._on_timeout, slug, elapsed)
 
     # Errors
 
@@ -391,13 +387,16 @@ class HeartbeatMonitor:
         self._call_on_error(error)
 
     def _call_on_error(self, error: Exception) -> None:
-        try:
-            if self._on_error is not None:
-                self._on_error(error)
-        except Exception:  # noqa: BLE001 - user code in our thread
-            _log.exception("on_error of the heartbeat failed")
+        self._call_hook("on_error", self._on_error, error)
         if self._interrupt_main:
             interrupt_main()
+
+    def _call_hook(self, name: str, hook: Callable[..., object] | None, *arguments: object) -> None:
+        try:
+            if hook is not None:
+                hook(*arguments)
+        except Exception:  # noqa: BLE001 - user code in our thread
+            _log.exception("%s of the heartbeat failed, on %r", name, _shown(self._slug))
 
     def _raise_kept_error(self) -> None:
         with self._wake:
