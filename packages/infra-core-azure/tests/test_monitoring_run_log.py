@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -34,6 +34,7 @@ from hypothesis import assume, example, given, settings, strategies as st
 from infra_core.azure.monitoring import (
     HeartbeatMonitor,
     RunLogWriter,
+    _log_file,
     _run_log_mirror,
     _run_log_state,
     _run_log_targets,
@@ -43,7 +44,7 @@ from infra_core.azure.monitoring._log_file import LogFile
 from infra_core.azure.monitoring._plain import Bounds, plain_mapping, without_secrets
 from infra_core.azure.monitoring._run_log_mirror import RunLogMirror
 from infra_core.azure.monitoring.run_log_writer import RunLogHandler
-from infra_core.fs import FileLock
+from infra_core.fs import FileLock, FileLockUnsupported
 from infra_core.runtime import redact_secrets
 
 SOON = 30.0  # seconds; the first use of the SDK imports it
@@ -303,6 +304,11 @@ class Broken:
         (Colour.RED, "red"),
         (Point(1), {"x": 1}),
         (b"\xff\x00a", "\\xff\x00a"),
+        (timedelta(minutes=1.5), 90.0),
+        (type("Text", (str,), {})("a?sig=SECRET"), "a?sig=<redacted>"),
+        (type("Number", (int,), {})(7), 7),
+        (type("Share", (float,), {})("inf"), "inf"),
+        ("x" * 300_000, "x" * 262_144 + "<truncated: 37856 more characters>"),
         ({1: {2}}, {"1": [2]}),
         ({(1, 2): None}, {"[1, 2]": None}),
         (float("nan"), "nan"),
@@ -758,6 +764,46 @@ def test_rotated_files_are_kept_as_asked(make: Make, tmp_path: Path) -> None:
     assert numbers == list(range(numbers[0], 100))
 
 
+def test_a_log_on_a_file_system_without_locks_is_written_and_not_rotated(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another process could be in the middle of a line."""
+    unsupported = FileLockUnsupported(tmp_path)
+    monkeypatch.setattr(_log_file, "lock_descriptor", Mock(side_effect=unsupported))
+    log = make(max_bytes=1024)
+    for number in range(50):
+        log.write("e", number=number)
+    assert [path.name for path in log.path.parent.iterdir()] == ["run.log"]
+    assert [line["number"] for line in lines(log.path)] == list(range(50))
+
+
+def test_a_file_that_cannot_be_renamed_takes_the_line_and_rotates_later(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody may have it open on Windows, or the folder takes no other name for a while."""
+    log = make(max_bytes=1024)
+    log.write("e", text="x" * 900)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(os, "rename", Mock(side_effect=PermissionError))
+        log.write("e", text="y" * 900)
+    assert len(lines(log.path)) == 2
+    log.write("e")
+    assert len(lines(log.path)) == 1
+    assert len(all_lines(tmp_path)) == 3
+
+
+def test_segments_that_are_still_to_be_mirrored_are_not_removed(tmp_path: Path) -> None:
+    """However many were rotated since the mirror said how far it came."""
+    log = LogFile(tmp_path / "run.log", max_bytes=20, fsync=False, keep=1, mirrored=True)
+    for number in range(6):
+        log.append(b"line number %d\n" % number)
+    assert log.segments() == [1, 2, 3, 4, 5, 6]
+    log.remove_before(3)
+    assert log.segments() == [3, 4, 5, 6]
+    log.remove_before(6)
+    assert log.segments() == [5, 6]
+
+
 @pytest.mark.parametrize(
     "options",
     [{"max_bytes": 10}, {"keep": 0}, {"mirror_interval": 0}, {"max_blocks": 50_001}],
@@ -990,6 +1036,32 @@ def test_a_log_that_0_7_left_as_a_block_blob_goes_on_under_its_name(
     assert blob.kind == "AppendBlob"
     events = [json.loads(line)["event"] for line in blob.data.splitlines()]
     assert events == ["old", "new"]
+
+
+def test_an_empty_block_blob_becomes_an_append_blob(make: Make, container: Container) -> None:
+    """As an upload of an empty folder's log left it."""
+    container.blobs["runs/run.log"] = Blob("BlockBlob", b"", 0)
+    log = make(Client(container))
+    log.write("new")
+    assert log.flush(SOON)
+    assert container.blobs["runs/run.log"].kind == "AppendBlob"
+    assert container.text() == log.path.read_text()
+
+
+def test_a_block_blob_with_other_lines_than_those_kept_of_0_7_is_left_alone(
+    make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which of them are the older ones is not known: the log goes to the next name."""
+    container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"event": "old"}\n', 0)
+    log = make(Client(container))
+    log.path.parent.mkdir()
+    log.path.with_name("run.000000.log").write_bytes(b'{"event": "kept"}\n')
+    log.write("new")
+    assert log.flush(SOON)
+    assert container.blobs["runs/run.log"] == Blob("BlockBlob", b'{"event": "old"}\n', 0)
+    events = [json.loads(line)["event"] for line in container.text().splitlines()]
+    assert events == ["old", "kept", "new"]
+    assert "cannot be made one, the lines go to the next name" in caplog.text
 
 
 def test_a_log_of_0_7_in_its_own_folder_is_not_copied(
@@ -1570,6 +1642,36 @@ def test_a_proxy_that_leaves_out_etags_holds_no_line_up(
         assert log.flush(SOON)
     assert [event["number"] for event in container.events()] == [0, 1, 2]
     assert container.appends == 3
+
+
+def test_a_container_that_is_being_deleted_is_waited_for(make: Make, container: Container) -> None:
+    """Another blob in it would fare no better."""
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    container.failures = [failure(409, "ContainerBeingDeleted", HttpResponseError)]
+    log.write("second")
+    while not log.flush(0.05):
+        continue
+    assert list(container.blobs) == ["runs/run.log"]
+    assert container.text() == log.path.read_text()
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_line_that_is_longer_than_a_batch_or_has_no_end_is_mirrored(
+    rotated: bool, make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another program may have left it; of the active file its end is waited for."""
+    monkeypatch.setattr(_run_log_state, "BATCH_BYTES", 100)
+    log = make(Client(container))
+    log.path.parent.mkdir()
+    left = log.path.with_name("run.000001.log") if rotated else log.path
+    left.write_bytes(b"x" * 250)
+    assert rotated or make(Client(container)).flush(SOON)
+    log.write("next", text="y" * 300)
+    assert log.flush(SOON)
+    expected = log.path.read_text()
+    assert container.text() == (left.read_text() + expected if rotated else expected)
 
 
 def test_a_container_that_takes_no_appends_is_not_filled_with_empty_blobs(
