@@ -294,6 +294,102 @@ def test_stop_raises_a_kept_failure(make: Callable[..., HeartbeatMonitor]) -> No
         monitor.stop()
 
 
+def test_the_error_of_the_block_is_the_one_that_is_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `stop` raises besides is logged."""
+    client = Client()
+    client.failures = [OSError("gone")] * 9
+    with (
+        pytest.raises(KeyError, match="theirs"),
+        HeartbeatMonitor(tmp_path, interval_seconds=60, azure_client=client),
+    ):
+        assert client.uploaded.acquire(timeout=SOON)
+        raise KeyError("theirs")
+    assert "could not be stopped cleanly" in caplog.text
+    assert read(tmp_path)["state"] == "stopped"
+
+
+def test_a_second_start_does_nothing(make: Callable[..., HeartbeatMonitor]) -> None:
+    """Neither another thread nor another beat."""
+    monitor = make(interval_seconds=60)
+    monitor.start()
+    threads, beat = threading.active_count(), monitor.path.read_bytes()
+    monitor.start()
+    assert (threading.active_count(), monitor.path.read_bytes()) == (threads, beat)
+
+
+def test_a_beat_of_the_thread_that_fails_is_raised_by_the_next_call(
+    make: Callable[..., HeartbeatMonitor],
+) -> None:
+    """The disk of the log is full, say: for the beats as for the report of a stall."""
+    reported: list[str] = []
+    both = threading.Event()
+
+    class Full(Events):
+        def write(self, event: str, **properties: Any) -> None:
+            super().write(event, **properties)
+            if len(self.events) > 2:
+                raise OSError(f"no space for {event}")
+
+    def on_error(error: Exception) -> None:
+        reported.append(str(error))
+        if {"no space for heartbeat", "no space for heartbeat_timeout"} <= {*reported}:
+            both.set()
+
+    log = Full()
+    monitor = make(
+        interval_seconds=0.01, slug_timeout_seconds=0.05, log_writer=log, on_error=on_error
+    )
+    monitor.start()
+    monitor.set_slug("a")
+    assert both.wait(SOON)
+    with pytest.raises(OSError, match="no space for"):
+        monitor.pulse()
+
+
+def test_beats_are_uploaded_in_the_call_where_no_thread_can_be_started(
+    make: Callable[..., HeartbeatMonitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of the interpreter, or where the system has none to give."""
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "infra-core-heartbeat-upload":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    client = Client()
+    monitor = make(interval_seconds=60, azure_client=client)
+    monitor.start()
+    monitor.set_slug("a")
+    assert [beat["slug"] for beat in client.beats] == [None, "a"]
+
+
+def test_a_beat_that_cannot_be_put_back_is_logged(
+    make: Callable[..., HeartbeatMonitor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """After an upload that was overtaken; the beats that follow report it themselves."""
+
+    class Replacing:
+        uploads = 0
+
+        def is_configured(self) -> bool:
+            return True
+
+        def write_json(self, path: Path, beat: Mapping[str, Any]) -> None:
+            self.uploads += 1
+            if self.uploads == 1:
+                monitor.pulse()
+                path.unlink()
+                (path / "in the way").mkdir(parents=True)
+
+    monitor = make(azure_client=Replacing())
+    monitor.set_slug("a")
+    assert "the heartbeat could not be written" in caplog.text
+
+
 def test_without_start_the_upload_happens_in_the_call(
     make: Callable[..., HeartbeatMonitor],
 ) -> None:
