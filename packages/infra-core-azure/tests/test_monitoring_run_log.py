@@ -147,6 +147,8 @@ class BlobClient:
         if isinstance(fault, Exception):
             raise fault
         blob = self._blob()
+        if blob.kind != "AppendBlob":
+            raise failure(409, "InvalidBlobType", ResourceExistsError)
         if len(blob.data) != appendpos_condition:
             raise failure(412, "AppendPositionConditionNotMet", HttpResponseError)
         if etag not in (None, blob.etag):
@@ -822,12 +824,52 @@ def test_lines_reach_the_append_blob_by_themselves(make: Make, container: Contai
     log = make(Client(container))
     log.write("first")
     log.write("second")
+    assert mirrored(log)
+    assert container.text() == log.path.read_text()
+    assert list(container.blobs) == ["runs/run.log"]
+
+
+def mirrored(log: RunLogWriter) -> bool:
+    """Whether the mirror's thread comes to its end by itself, without a flush."""
     assert log._mirror is not None
     worker = log._mirror._worker
     with worker.changed:
-        assert worker.changed.wait_for(lambda: not worker.pending, SOON)
+        return worker.changed.wait_for(lambda: not worker.pending, SOON)
+
+
+@pytest.mark.parametrize("what", ["removed", "shorter", "another program's"])
+def test_an_append_notices_what_happened_to_the_blob(
+    what: str, make: Make, container: Container
+) -> None:
+    """Without a flush, which would look first."""
+    log = make(Client(container))
+    for number in range(3):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    if what == "removed":
+        container.blobs.clear()
+    elif what == "shorter":
+        shorten(container, to_blocks=1, of=3)
+    else:
+        container.blobs["runs/run.log"] = Blob("BlockBlob", log.path.read_bytes())
+    log.write("e", number=3)
+    assert mirrored(log)
     assert container.text() == log.path.read_text()
-    assert list(container.blobs) == ["runs/run.log"]
+
+
+def test_lines_that_another_process_is_at_are_waited_for(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """It mirrors for all; what it has not reached is no success."""
+    lock = FileLock(tmp_path / "_state" / "run_log_mirror.lock")
+    assert lock.acquire(timeout=0)
+    log = make(Client(container))
+    log.write("e")
+    assert not log.flush(0.2)
+    assert not container.blobs
+    lock.release()
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
 
 
 def test_the_mirror_is_filled_in_batches_and_linearly(make: Make, container: Container) -> None:
