@@ -1029,13 +1029,17 @@ def test_a_kill_between_append_and_book_keeping_doubles_nothing(
     assert container.text() == again.path.read_text()
 
 
-def test_blobs_roll_before_their_limit_of_blocks(make: Make, container: Container) -> None:
+@pytest.mark.parametrize(("blocks", "blobs"), [(3, 3), (1, 8)])
+def test_blobs_roll_before_their_limit_of_blocks(
+    blocks: int, blobs: int, make: Make, container: Container
+) -> None:
     """Another blob follows in time; together they hold every line in order."""
-    log = make(Client(container), max_blocks=3)
+    log = make(Client(container), max_blocks=blocks)
     for number in range(8):
         log.write("e", number=number)
         assert log.flush(SOON)
-    assert sorted(container.blobs) == ["runs/run.000001.log", "runs/run.000002.log", "runs/run.log"]
+    names = [f"runs/run.{number:06d}.log" for number in range(1, blobs)]
+    assert sorted(container.blobs) == [*names, "runs/run.log"]
     assert [event["number"] for event in container.events()] == list(range(8))
 
 
@@ -2131,6 +2135,25 @@ def test_a_client_with_upload_file_only_works(make: Make) -> None:
     assert log.flush(SOON)
     assert uploads[-1] == log.path.read_text()
     assert len(uploads) < 10
+
+
+def test_a_client_with_upload_file_only_gets_each_rotated_file(make: Make, tmp_path: Path) -> None:
+    """Under its own name, and whole in the end."""
+    uploaded: dict[str, str] = {}
+
+    class Old:
+        def is_configured(self) -> bool:
+            return True
+
+        def upload_file(self, path: Path) -> None:
+            uploaded[path.name] = path.read_text()
+
+    log = make(Old(), max_bytes=1024)
+    for number in range(50):
+        log.write("e", number=number)
+    assert log.flush(SOON)
+    assert uploaded == {path.name: path.read_text() for path in log.path.parent.iterdir()}
+    assert len(uploaded) > 2
 
 
 def test_an_upload_file_that_swallows_errors_is_refused(make: Make) -> None:

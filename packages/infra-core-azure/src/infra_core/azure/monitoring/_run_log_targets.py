@@ -298,16 +298,24 @@ class UploadFileTarget:
     lost = False
 
     def mirror(self, state: MirrorState, *, look: bool) -> Iterator[None]:
-        """Upload the segments that have grown; the client cannot say what it has."""
-        log = self.log
-        while (batch := state.next_batch(log)) is not None:
-            part, _ = batch
-            segment = part.reached[0]
+        """Upload what has grown, and what was rotated; the client cannot say what it has.
+
+        A rotated segment is uploaded in any case: what was its name is that of other lines now.
+        """
+        log, part = self.log, state.parts[-1]
+        while True:
+            segment, offset = part.reached
             rotated = log.segments()[-1] > segment
             path = log.segment_path(segment) if rotated else log.path
-            size, started = path.stat().st_size, clock.monotonic()
-            call_strictly(self.upload_file, path)
-            self.pause = max(1.0, 4 * (clock.monotonic() - started))
-            if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
+            size = path.stat().st_size if path.exists() else 0
+            if size == offset and not rotated:
+                return
+            if size:
+                started = clock.monotonic()
+                call_strictly(self.upload_file, path)
+                self.pause = max(1.0, 4 * (clock.monotonic() - started))
+            if rotated:
+                part.go(log, (segment + 1, 0))
+            elif log.segments()[-1] == segment:  # else: which file did it read?
                 part.go(log, (segment, size))
             yield
