@@ -1897,10 +1897,16 @@ def test_exit_is_prompt_where_storage_is_down_and_nothing_was_closed(tmp_path: P
             assert len(lines(tmp_path / f"{port}" / f"{name}" / "_logs" / "run.log")) == 10
 
 
-def test_a_mirror_that_fails_at_exit_is_waited_for_no_longer(
-    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+def test_a_mirror_that_fails_at_exit_is_waited_for_no_longer_and_ends(
+    make: Make,
+    container: Container,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever time is left: the next run goes on from there."""
+    """Whatever time is left: the next run goes on from there.
+
+    A thread that still logged would abort the interpreter while it ends.
+    """
     monkeypatch.setattr(_run_log_mirror, "_EXIT_SECONDS", 600.0)
     container.gate = threading.Event()
     container.failures = [OSError("no route")] * 500
@@ -1912,6 +1918,15 @@ def test_a_mirror_that_fails_at_exit_is_waited_for_no_longer(
     container.gate.set()
     ending.join(SOON)
     assert not ending.is_alive()
+    assert "the next run goes on from there" in caplog.text
+    for thread in threading.enumerate():
+        if thread.name == "infra-core-run-log":
+            thread.join(SOON)
+            assert not thread.is_alive()
+    log._mirror._failures = 0
+    before = len(caplog.records)
+    log._mirror._failed(OSError("late"))
+    assert len(caplog.records) == before
 
 
 def test_timestamps_may_be_texts(make: Make, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ class RunLogMirror:
         self._failures = 0
         worker, seconds = self._worker, began - clock.monotonic() + self._exit_seconds
         if worker.pending and not worker.flush(seconds, until=lambda: self._failures > 0):
+            worker.close()
             _log.warning(
                 "the run log is not mirrored after %.1f s; the next run goes on from there",
                 clock.monotonic() - began,
@@ -139,7 +140,9 @@ class RunLogMirror:
     def _failed(self, error: Exception) -> float:
         """Log a failure, make the container if that was missing, and return how long to wait."""
         failures, code = self._failures, error_code(error)
-        if failures & (failures + 1) == 0:  # the 1st, 2nd, 4th, 8th... of an outage
+        # The 1st, 2nd, 4th, 8th... of an outage. Not after the end: the interpreter aborts where a
+        # thread is in the middle of writing to standard error while it ends.
+        if failures & (failures + 1) == 0 and self._worker.in_thread:
             # Of the SDK's lines the first says it; the others are for support.
             said = redact_secrets(str(error).partition("\n")[0].rstrip("."))
             said = said if code in said else f"{code}: {said}"
