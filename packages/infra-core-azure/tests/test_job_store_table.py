@@ -1,12 +1,14 @@
 """The Table store without a server: settings, filters, batches, shared clients, lost answers."""
 
 import asyncio
+import inspect
 import json
 import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +44,7 @@ from infra_core.azure.job_store import (
 )
 from infra_core.azure.job_store._binding import RecordBinding
 from infra_core.azure.job_store._entity import Int64
-from infra_core.azure.job_store._rows import Query, Row, doing_of, plan_batches
+from infra_core.azure.job_store._rows import Query, Row, Tally, doing_of, plan_batches
 from infra_core.azure.job_store._sqlite import _JobFile
 from infra_core.azure.job_store._table import SharedClient
 from infra_core.azure.job_store._table_rows import (
@@ -412,6 +414,67 @@ def test_listing_and_claiming_go_on_behind_an_empty_page(tmp_path: Path) -> None
         assert store.claim("b", worker="w", lease_seconds=60) is not None
 
 
+@dataclass
+class _WithoutTime:
+    batch_id: str
+    job_id: str
+    status: str = "pending"
+
+
+@dataclass
+class _TextOfTime(_WithoutTime):
+    """In a form of its own, which no backend can compare."""
+
+    updated_at: str = "2026-11-28T12:00:00+00:00"
+
+
+class _Asked(_JobFile):
+    """A backend that keeps what it is asked for."""
+
+    asked: ClassVar[list[Query | str | None]] = []
+
+    def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
+        self.asked.append(query)
+        return super().page(query, limit, token)
+
+    def tally(self, partition: str | None) -> list[Tally]:
+        self.asked.append(partition)
+        return super().tally(partition)
+
+
+@pytest.mark.parametrize(
+    ("record_type", "by_status", "by_time"),
+    [(JobRecord, True, True), (_WithoutTime, True, False), (_TextOfTime, True, False)],
+)
+def test_what_the_backend_can_judge_is_not_read(
+    record_type: Any,
+    by_status: bool,
+    by_time: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counts, listings and prunes of many jobs transfer what matches alone."""
+    monkeypatch.setattr(_Asked, "asked", [])
+    old, new = (datetime(2026, month, 1, tzinfo=timezone.utc) for month in (1, 12))
+    with SqliteJobStore(tmp_path / "jobs.sqlite3", record_type) as store:
+        store._rows = rows = _Asked(store.path)
+        store.save_many(record_type("b", str(number)) for number in range(3))
+        assert store.count_by_status("b") == {"pending": 3}
+        assert len(store.batches()) == 1
+        assert len(list(store.iter_runs("b", status="pending"))) == 3
+        if record_type is not _WithoutTime:  # which has nothing to compare
+            assert len(list(store.iter_runs("b", since=old, until=new))) == 3
+            assert store.prune(older_than=old, status="pending") == 0
+    everything = Query("b")
+    expected: list[Query | str | None] = ["b", None] if by_time else [everything, Query()]
+    expected.append(replace(everything, statuses=("pending",)) if by_status else everything)
+    if record_type is not _WithoutTime:
+        pruned = Query(statuses=("pending",), until=old, keys_only=True)
+        timed = [replace(everything, since=old, until=new), pruned]
+        expected += timed if by_time else [everything, Query()]
+    assert rows.asked == expected
+
+
 class _Refusing(_JobFile):
     """A backend that is out of order."""
 
@@ -612,6 +675,34 @@ async def test_records_are_iterated_over_page_by_page(monkeypatch: pytest.Monkey
         assert [record.job_id async for record in store.iter_runs("b")] == ["a", "b"]
         with pytest.raises(ValueError, match="no-such"):
             store.iter_runs("b", status="no-such")
+
+
+_AWAITED = sorted(
+    name
+    for name, method in vars(AsyncAzureTableJobStore).items()
+    if callable(method) and not name.startswith("_") and name != "close"
+)
+
+
+@pytest.mark.parametrize("name", _AWAITED)
+async def test_every_argument_of_an_awaited_operation_is_that_of_its_twin(name: str) -> None:
+    """None is left out on the way to the thread, or takes the place of another."""
+    taken: dict[str, object] = {}
+    async with AsyncAzureTableJobStore(config=TableConfig(_CONNECTION, "jobs")) as store:
+        twin = "pages" if name == "iter_runs" else name
+        signature = inspect.signature(getattr(store._store, twin))
+
+        def take(*args: object, **options: object) -> Iterator[object]:
+            taken.update(signature.bind(*args, **options).arguments)
+            return iter(())
+
+        setattr(store._store, twin, take)
+        names = inspect.signature(getattr(store, name)).parameters
+        given = {name: [object()] if name == "records" else object() for name in names}
+        result = getattr(store, name)(**given)
+        if name != "iter_runs":
+            await result
+    assert taken == given
 
 
 class _FakeTable:

@@ -12,6 +12,8 @@ from xml.sax.saxutils import escape
 import pytest
 
 from infra_core.azure.storage import (
+    AzureStorageClient,
+    AzureStorageSettings,
     BlobConflictError,
     BlobNotFoundError,
     IntegrityError,
@@ -152,6 +154,21 @@ def test_folder_of_a_deleted_tree_into_which_something_came_stays(
     else:
         with pytest.raises(StorageError, match=code):
             client.delete_tree(client.base_path / "run")
+
+
+def test_base_folder_is_no_blob(blob_server: Any, client_of: Any) -> None:
+    """And a client without storage has none: neither is asked for."""
+    server = blob_server(lambda *_: (200, {"ETag": '"1"'}, b"x"))
+    client = client_of(server)
+    without = AzureStorageClient.from_settings(
+        AzureStorageSettings(None), "dev-skip", base_path=client.base_path
+    )
+    for one, path in ((client, client.base_path), (without, client.base_path / "a")):
+        assert one.download_to_path(path) is False
+        assert one.stat(path) is None
+        assert one.read_blob(path) is None
+    without.close()
+    assert server.requests == []
 
 
 FOREIGN: dict[str, Callable[[Any, Path], object]] = {

@@ -369,3 +369,46 @@ async def test_an_upload_that_is_cancelled_is_kept_for_the_next_flush(
     await client.write_text_async(client.base_path / "new", "x")
     assert client.pending_uploads() == []
     assert server.count("PUT", "slow") == 2
+
+
+def test_what_failed_of_a_tree_is_made_up_for_by_the_next_success(
+    blob_server: Any, client_of: Any
+) -> None:
+    """Of an upload or of a tree; and a tree makes up for what failed before it."""
+    failing = {"first", "tree/second"}
+
+    def answer(
+        method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        if method == "PUT" and any(path.endswith(f"/{name}") for name in failing):
+            return 500, {}, b""
+        if method == "GET":
+            return 200, {}, _EMPTY
+        if method == "HEAD":
+            return 404, {"x-ms-error-code": "BlobNotFound"}, b""
+        return 201, {"ETag": '"1"'}, b""
+
+    server = blob_server(answer)
+    client = client_of(server, "best-effort", max_retries=0)
+
+    def pending() -> list[str]:
+        return [entry.blob for entry in client.pending_uploads()]
+
+    tree = client.base_path / "tree"
+    for name in ("second", "third"):
+        tree.mkdir(exist_ok=True)
+        (tree / name).write_text(name)
+    client.write_text(client.base_path / "first", "x")
+    assert pending() == ["first"]
+    failing.remove("first")
+    client.upload_tree(tree)
+    assert pending() == ["first", "tree/second"]
+    failing.clear()
+    client.write_text(client.base_path / "another", "x")
+    assert pending() == []
+    failing.add("first")
+    client.write_text(client.base_path / "first", "y")
+    assert pending() == ["first"]
+    failing.clear()
+    client.upload_tree(tree)
+    assert pending() == []

@@ -14,7 +14,11 @@ from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
     TransferOptions,
+    get_shared_client,
     is_configured,
+    reset_all_clients,
+    reset_shared_client,
+    reset_shared_client_async,
 )
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._connection_string import parse_connection_string
@@ -384,6 +388,36 @@ def test_is_configured_does_not_raise_for_missing_settings() -> None:
     assert is_configured(AzureStorageSettings("box", CONNECTION), "best-effort")
     with pytest.raises(ConfigurationError):
         is_configured(AzureStorageSettings("BOX", CONNECTION), "strict")
+
+
+@pytest.mark.parametrize("how", ["one", "one, awaited", "all"])
+async def test_shared_client_that_is_reset_is_closed(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And made anew when it is asked for again; where there is none, nothing happens."""
+    settings, closed = AzureStorageSettings("box", CONNECTION), list[AzureStorageClient]()
+
+    async def aclose(client: AzureStorageClient) -> None:
+        closed.append(client)
+
+    async def reset() -> None:
+        if how == "all":
+            reset_all_clients()
+        elif how == "one":
+            reset_shared_client(settings, "strict")
+        else:
+            await reset_shared_client_async(settings, "strict")
+
+    monkeypatch.setattr(AzureStorageClient, "close", lambda client: closed.append(client))
+    monkeypatch.setattr(AzureStorageClient, "aclose", aclose)
+    await reset()
+    shared = get_shared_client(settings, "strict")
+    await reset()
+    assert closed == [shared]
+    anew = get_shared_client(settings, "strict")
+    assert anew is not shared
+    await reset()
+    assert closed == [shared, anew]
 
 
 @given(st.text())

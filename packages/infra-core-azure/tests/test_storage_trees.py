@@ -24,6 +24,7 @@ from infra_core.azure.storage import (
     IntegrityError,
     LocalFileChangedError,
     TransferOptions,
+    TreeProgress,
     TreeReport,
     UnsafeNamesError,
     _tree_run,
@@ -305,6 +306,23 @@ def test_file_that_cannot_be_compared_stops_no_other(
     report, outcomes = run(service, direction, tmp_path)
     assert (report.failed, report.skipped) == (1, 3)
     assert isinstance(outcomes[0].error, PermissionError)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_progress_is_told_within_a_large_file(direction: str, tmp_path: Path) -> None:
+    """Byte by byte as they travel, and never more than there are."""
+    content = os.urandom(200_000)
+    service, seen = MemoryService(block_size=30_000), list[TreeProgress]()
+    if direction == "up":
+        write(tmp_path, {"big": content})
+    else:
+        service.put("big", content)
+    run(service, direction, tmp_path, on_progress=seen.append)
+    moved = [progress.bytes_done for progress in seen if progress.files_done == 0]
+    assert moved == sorted(moved)
+    assert len(set(moved) - {0, 200_000}) >= 4
+    last = seen[-1]
+    assert last == TreeProgress(1, 1, 200_000, 200_000, "big")
 
 
 class Slow(MemoryService):

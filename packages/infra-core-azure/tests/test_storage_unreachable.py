@@ -249,6 +249,7 @@ def refusal(client: AzureStorageClient) -> str:
     assert str(pickle.loads(pickle.dumps(raised.value))) == text
     # who sends errors to other processes may send these as well
     pickle.dumps((raised.value.__cause__, raised.value.__context__))
+    assert "\n" not in str(raised.value.__cause__)  # a quotation of what was received
     assert raised.value.attempts == (1 if raised.value.permanent else 3)
     return text
 

@@ -199,6 +199,14 @@ def test_an_invisible_character_is_named(code: int, form: str) -> None:
     assert "invisible character (U+" in rejected.reason
 
 
+def test_a_control_character_is_none_of_a_url() -> None:
+    """Whatever its number; those that end a line are in no text, but in JSON."""
+    for code in (*range(33), *range(0x7F, 0xA1), 0x2028, 0x3000):
+        rejected = item_of(f"https://a.example/{chr(code)}b", 1)
+        assert isinstance(rejected, Rejected), hex(code)
+        assert "NUL byte" in rejected.reason or "%20" in rejected.reason
+
+
 def test_characters_that_letters_of_some_scripts_need_are_taken() -> None:
     """Joiners are part of words in Persian, and of emoji."""
     url = "https://a.example/\u0645\u200c\u0646/\U0001f468\u200d\U0001f469"

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -39,7 +40,9 @@ from infra_core.batch import (
     BatchRetry,
     Rejected,
     Summary,
+    _claims,
     _finishing,
+    _run,
     _workers,
     job_id_of,
     run_batch,
@@ -248,7 +251,7 @@ def test_what_a_server_means_is_not_asked_again(
 
 
 def test_retries_failures_and_rejected_entries_are_reported(
-    origin: FaultyOrigin, tmp_path: Path
+    origin: FaultyOrigin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each through its hook, each in the summary; a hook that raises ends nothing."""
     origin.add("/flaky", b"x", faults=[status(503, retry_after="0"), reset_after(0)])
@@ -265,6 +268,7 @@ def test_retries_failures_and_rejected_entries_are_reported(
         on_rejected=rejected.append, on_duplicate=duplicates.append,
     )  # fmt: skip
     assert (summary.succeeded, summary.failed, summary.retries) == (1, 1, 2)
+    assert caplog.text.count("RuntimeError: a hook of the caller's") == 2
     assert [retry.attempt for retry in retries] == [1, 2]
     assert [entry.line for entry in rejected] == [3, 4]
     assert [item.line for item in duplicates] == [5]
@@ -273,6 +277,32 @@ def test_retries_failures_and_rejected_entries_are_reported(
     failed = records_of(tmp_path)[job_id_of(origin.url("/none"))]
     assert failed.status is JobStatus.FAILED
     assert "404" in str(failed.error)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        BatchItem("https://h.example/"),
+        Rejected(1, "no url", "why"),
+        BatchRetry("https://h.example/", 1, 0.5, "HTTP 503"),
+        BatchProgress(1, 2, True, 3, 4.0),
+        BatchResult(job_id="1", url="https://h.example/", status="completed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_hook_is_given_stays_as_it_is(value: Any) -> None:
+    """It may be kept, compared, and handed to other threads, by the hundred thousand."""
+    assert pickle.loads(pickle.dumps(value)) == value == replace(value)
+    assert not hasattr(value, "__dict__")
+    with pytest.raises(AttributeError):
+        setattr(value, fields(value)[0].name, "other")
+
+
+def test_the_line_of_an_item_is_no_part_of_it() -> None:
+    """Two lists may have it in different places."""
+    one, other = (BatchItem("https://h.example/", line=line) for line in (1, 2))
+    assert one == other
+    assert repr(one) == repr(other)
 
 
 def test_an_async_function_is_no_hook(tmp_path: Path) -> None:
@@ -316,6 +346,8 @@ def test_a_hook_may_end_the_program(
     with pytest.raises(type(ending)) as raised:
         run_batch(["no url", *urls, *urls], batch_id="b", out=tmp_path, **settings)
     assert raised.value is ending
+    if name == "on_event":
+        assert list(origin.requests) == []
     gc.collect()
     assert [record for record in caplog.records if record.name == "asyncio"] == []
     assert (tmp_path / "b" / "manifest.json").exists()
@@ -670,6 +702,16 @@ def test_processes_are_refused_where_there_can_be_none(
         run_batch(["http://h.example/"], batch_id="b", out=tmp_path, processes=2)
 
 
+@pytest.mark.parametrize("cluster", [{"dask": "tcp://h:8786"}, {"client": "tcp://h:8786"}])
+def test_a_cluster_without_its_library_is_refused_with_the_remedy(
+    cluster: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is downloaded elsewhere in its place."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(BatchError, match=r'pip install "infra-core\[dask\]"'):
+        run_batch(["http://h.example/"], batch_id="b", out=tmp_path, **cluster)
+
+
 @pytest.mark.parametrize("is_link", [False, True])
 def test_assets_that_are_no_folder_end_the_run_before_a_job_fails(
     is_link: bool, origin: FaultyOrigin, tmp_path: Path
@@ -841,18 +883,27 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
 ) -> None:
     """In a process of its own; what it has not begun comes back as such."""
     begun, stopped = asyncio.Event(), asyncio.Event()
-    stop = Downloads.stop
+    stop, close = Downloads.stop, Downloads.close
+    done: list[str] = []
 
     def stopping(worker: Downloads) -> None:
         stop(worker)
         stopped.set()
 
+    async def closing(worker: Downloads) -> None:
+        done.append("closed")
+        await close(worker)
+
     async def download(_: Any, work: WorkItem, *rest: Any) -> Outcome:
         begun.set()
         await stopped.wait()
+        for _turn in range(100):
+            await asyncio.sleep(0)
+        done.append("downloaded")
         return Outcome(job_id=work.job_id, status="failed", error="gone")
 
     monkeypatch.setattr(Downloads, "stop", stopping)
+    monkeypatch.setattr(Downloads, "close", closing)
     monkeypatch.setattr(Downloads, "_download", download)
     ours, theirs = Pipe()
     options = BatchOptions(batch_id="b", out=tmp_path, concurrency=1)
@@ -861,14 +912,50 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
     ours.send([(7 + n, WorkItem(i.job_id, i.url, "assets/x")) for n, i in enumerate(items)])
     await begun.wait()
     ours.send(_workers._STOP)
+    ours.send(_workers._END)
     ended: dict[int, Outcome | None] = {}
     while len(ended) < len(items):
         ended.update(await asyncio.to_thread(ours.recv))
     assert [outcome and outcome.status for _, outcome in sorted(ended.items())] == [
         "failed", None, None,
     ]  # fmt: skip
-    ours.send(_workers._END)
     await serving
+    assert done == ["downloaded", "closed"]
+
+
+@pytest.mark.posix(reason="it cannot stop a process")
+async def test_a_worker_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs, or is stopped; the command would wait for it for ever."""
+    monkeypatch.setattr(_workers, "_END_SECONDS", 0.01)
+    options = BatchOptions(batch_id="b", out=tmp_path, retries=0)
+    workers = _workers.ProcessWorkers(options, tmp_path, lambda _: None, {})
+    await workers.open()
+    await workers.fetch(WorkItem("1", "http://127.0.0.1:9/", "assets/x"))  # it is there
+    pids = [pid for worker in workers._workers if (pid := worker._process.pid) is not None]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    await workers.close()
+    assert pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_workers_that_were_forked_are_used_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are there already, and share what they imported."""
+    started = Mock(side_effect=AssertionError)
+    monkeypatch.setattr(_workers, "_started", started)
+    ours, theirs = Pipe()
+    forked = Mock()
+    monkeypatch.setattr(_workers, "_forked", [(ours, forked)])
+    worker = _workers._Process(b"settings", Mock(), lambda _: None)
+    assert theirs.recv_bytes() == b"settings"
+    theirs.close()
+    worker._reader.join()
+    ours.close()
+    assert worker._process is forked
 
 
 async def test_an_item_of_a_worker_that_dies_is_not_done_again_once_the_run_is_to_end(
@@ -947,6 +1034,86 @@ def test_no_job_of_a_dead_run_stays_running_in_a_shared_table(
     assert run(urls[:1], resume=True).complete
     found = [shared_table.fetch("b", job_id_of(url)).status.value for url in urls]
     assert found == ["completed", "pending", "pending", "running"]
+
+
+def test_a_lease_lasts_for_as_long_as_a_download_may(
+    origin: FaultyOrigin, tmp_path: Path, shared_table: Any
+) -> None:
+    """The wait for its turn at its host included: no other run is to take the job meanwhile."""
+    leases: list[float] = []
+
+    def look(exchange: Exchange) -> None:
+        record = shared_table.fetch("b", job_id_of(origin.url("/1.txt")))
+        leases.append((record.lease_until - record.updated_at).total_seconds())
+
+    origin.add("/1.txt", b"x", faults=[Fault("look", look)] * 3)
+    run = partial(run_batch, [origin.url("/1.txt")], out=tmp_path, store=shared_table, retries=0)
+    for bounds in ({}, {"rate_per_host": 0.1}, {"max_per_host": 2}):
+        run(batch_id="b", task_timeout=100.0, concurrency=8, **bounds)
+        assert shared_table.delete_batch("b") == 1
+    assert [lease // 10 for lease in leases] == [16, 24, 46]  # a minute more
+
+
+def test_a_run_looks_now_and_then_at_what_another_one_holds(
+    origin: FaultyOrigin, tmp_path: Path, shared_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as often as it can, which a table bills."""
+    url = origin.url("/1.txt")
+    held = replace(
+        JobRecord("b", job_id_of(url), payload={"url": url}).start(worker="there/ab/alive"),
+        lease_owner="there/ab/alive", lease_until=clock.utc_now() + timedelta(hours=1),
+    )  # fmt: skip
+    shared_table.create(held)
+    waits, wait_for = list[float](), asyncio.wait_for
+
+    async def wait(awaited: Any, timeout: float | None) -> Any:
+        if timeout != 0.012_3:
+            return await wait_for(awaited, timeout)
+        waits.append(timeout)
+        if len(waits) == 3:
+            shared_table.save(replace(shared_table.fetch("b", held.job_id).complete(path="x")))
+        return await wait_for(awaited, timeout)
+
+    monkeypatch.setattr(_run, "_LOOK_AGAIN", 0.012_3)
+    monkeypatch.setattr(asyncio, "wait_for", wait)
+    fetched = Mock(wraps=shared_table.fetch)
+    monkeypatch.setattr(shared_table, "fetch", fetched, raising=False)
+    summary = run_batch([url], batch_id="b", out=tmp_path, store=shared_table, resume=True)
+    assert (summary.total, summary.failed, len(waits)) == (1, 0, 3)
+    assert fetched.call_count <= 8
+
+
+def test_what_a_run_was_about_to_take_is_left_when_it_ends(
+    tmp_path: Path, shared_table: Any
+) -> None:
+    """Nothing would download it, until its lease ends."""
+    entered, release, fetched = threading.Semaphore(0), threading.Event(), list[str]()
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(shared_table, name)
+
+        def fetch(self, batch_id: str, job_id: str) -> None:
+            fetched.append(job_id)
+            entered.release()
+            release.wait(60)
+
+    store: Any = Slow()
+    claims = _claims.Claims(store, BatchOptions(batch_id="b", out=tmp_path), tmp_path)
+    jobs = [Job(BatchItem("http://h/"), JobRecord("b", str(n)), "x") for n in range(40)]
+
+    def take() -> None:
+        with pytest.raises(CancelledError):
+            claims.take(jobs)
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    for _ in range(_claims._THREADS):
+        assert entered.acquire(timeout=60)
+    claims.close()
+    release.set()
+    taking.join()
+    assert len(fetched) == _claims._THREADS
 
 
 @pytest.mark.parametrize(
@@ -1229,6 +1396,8 @@ def test_the_beginning_and_the_end_of_a_batch_are_tracked(
         env = {"APPLICATIONINSIGHTS_CONNECTION_STRING": ingestion.connection_string}
         run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path, env=env)
         assert ingestion.names() == ["started", "completed"]
+        tracked = [item["data"]["baseData"]["properties"] for item in ingestion.items]
+        assert [properties["batch_id"] for properties in tracked] == ["b", "b"]
         with pytest.raises(BatchError, match="has 1 job already"):
             run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path, env=env)
         assert ingestion.names() == ["started", "completed"]

@@ -147,6 +147,15 @@ def test_a_full_folder_for_temporary_files_is_named() -> None:
             index.see([f"{number:032x}" for number in range(10_000)])
 
 
+def test_a_manifest_of_any_length_lists_each_file_once() -> None:
+    """In the order of their paths, by the page."""
+    index = JobIndex()
+    paths = [f"assets/{number:05}" for number in range(2_500)]
+    index.put_files((path, f"{{entry of {path}}}") for path in reversed(paths))
+    assert list(index.files()) == [f"{{entry of {path}}}" for path in paths]
+    index.close()
+
+
 def test_what_a_run_has_seen_is_not_closed_while_a_thread_reads_it() -> None:
     """The thread of an await that was cancelled goes on, and Python would crash."""
     index = JobIndex()
@@ -457,7 +466,8 @@ def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
     monkeypatch.setattr(_start, "_own_process", True)
-    monkeypatch.setattr(_workers, "fork_workers", lambda number: None)
+    forked: list[int] = []
+    monkeypatch.setattr(_workers, "fork_workers", forked.append)
     monkeypatch.setattr("infra_core.cli._batch.run", lambda options, *places: places)
     parser = ArgumentParser()
     parser.add_argument("-v", "--verbose", action="count", default=0)
@@ -468,6 +478,7 @@ def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
     options = parser.parse_args(arguments)
     places_of: Any = execute
     assert places_of(options) == places
+    assert forked == ([places[0]] if places[0] > 1 or "--scratch" in more else [])
     if "--processes" in more:
         return
     urls.write_text("https://example.com/\n" * 100)

@@ -54,6 +54,7 @@ def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "exit codes:" in text
+    assert "[--version] COMMAND ..." in text
     for name, _, summary in COMMANDS:
         assert name in text
         assert summary[:30] in " ".join(text.split())
@@ -277,7 +278,11 @@ def test_retry_puts_failed_and_timed_out_jobs_back(
     pending, completed = JobStatus.PENDING, JobStatus.COMPLETED
     assert states == [pending, completed, pending, pending]
     assert main(["jobs", "retry", "b1", "job-1", "--out", str(out)]) == 2
-    assert "--completed" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "--completed" in shown.err
+    assert shown.out == ""
+    assert main(["jobs", "retry", "b1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == "no job failed or timed out; nothing was put back\n"
     assert main(["jobs", "retry", "b1", "job-1", "--completed", "--out", str(out)]) == 0
 
 
@@ -452,6 +457,8 @@ def test_jobs_are_listed_as_asked(out: Path, capsys: pytest.CaptureFixture[str])
     assert ids == ["job-3", "job-2"]
     assert lines("--worker", "nobody") == []
     assert lines("--until", "1h") == []
+    assert len(lines("--since", "1h")) == 4
+    assert lines("--since", "0s") == []
     assert lines("--header", "--limit", "1")[0].split("\t")[:2] == ["job", "status"]
     assert lines("--sort=-starts", "--format", "csv")[:2] != lines("--format", "csv")[:2]
     table = list(csv.DictReader(lines("--format", "csv")))

@@ -328,6 +328,7 @@ def test_json_stays_json_in_every_stream_encoding(
     for text in ("é", "\udcff"):
         assert json.loads(to_json(text, encoding).encode(encoding).decode(encoding)) == text
     assert to_json("é") == '"é"'
+    assert json.loads(to_json({"path": Path("é")}, encoding)) == {"path": "é"}
 
 
 def test_what_cannot_be_stored_is_a_problem_of_the_batch(

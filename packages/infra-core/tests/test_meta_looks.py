@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from infra_core.azure.job_store import JobRecord
+from infra_core.azure.job_store import JobRecord, SqliteJobStore
 from infra_core.batch import Summary
 from infra_core.cli import main
 from infra_core.cli._arguments import wrapped
-from infra_core.cli._jobs import print_for_people
+from infra_core.cli._jobs import TERMINAL_LIMIT, print_for_people
 from infra_core.cli._main import COMMANDS
 from infra_core.cli._report import print_marked, print_rows, rows_of
 
@@ -51,6 +51,27 @@ def test_ids_are_as_long_as_needed_to_be_unique(terminal: None) -> None:
     console = console_of(100)
     print_for_people(console, [JobRecord("b", f"nightly-job-{n}") for n in "12"])
     assert "nightly-job-1" in "\n".join(shown(console))
+
+
+def test_a_terminal_gets_the_first_jobs_of_many_unless_more_are_asked_for(
+    terminal: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a program reads is whole."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.save_many(JobRecord("b", f"{n:032x}") for n in range(TERMINAL_LIMIT + 1))
+    for arguments, cut in (
+        ([], True), (["--limit", "0"], False), (["--json"], False), (["--format", "csv"], False),
+    ):  # fmt: skip
+        console = console_of(100)
+        monkeypatch.setattr("infra_core.cli._jobs.make_console", lambda console=console: console)
+        assert main(["jobs", "list", "b", "--out", str(tmp_path), *arguments]) == 0
+        printed = capsys.readouterr()
+        assert (f"the first {TERMINAL_LIMIT} jobs; --limit 0 shows all" in printed.err) is cut
+        text = printed.out + "\n".join(shown(console))
+        assert text.count("pending") == TERMINAL_LIMIT + (not cut)
 
 
 def test_lines_with_a_mark_go_on_below_their_text(terminal: None) -> None:

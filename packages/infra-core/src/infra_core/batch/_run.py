@@ -330,7 +330,7 @@ class BatchRun:
             for job in await self._begin(jobs):
                 yield job
             idle = idle + 1 if self._finisher.settled == settled else 0
-            if idle > 1:
+            if idle > 1 and claims.deferred:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _LOOK_AGAIN)
 
