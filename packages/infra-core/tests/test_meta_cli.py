@@ -23,6 +23,7 @@ from infra_core.azure.monitoring import HeartbeatMonitor
 from infra_core.batch import BatchError
 from infra_core.batch._folder import exclusive, run_folder
 from infra_core.cli import main
+from infra_core.cli._demo import own_command
 from infra_core.cli._main import COMMANDS
 from infra_core.runtime.testing import fast_time
 
@@ -69,6 +70,26 @@ def test_every_command_has_help_with_an_example(
         main([name, "--help"])
     assert stop.value.code == 0
     assert f"\n  infra-core {name}" in capsys.readouterr().out
+
+
+def test_the_demo_says_where_everything_lies_and_how_to_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints can be opened, and typed; hatch's environments are on no path of a shell."""
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    monkeypatch.setenv("HATCH_ENV_ACTIVE", "default")
+    with fast_time():
+        assert main(["demo", "--out", str(tmp_path / "out")]) == 0
+    _, _, printed = capsys.readouterr().out.partition("Where everything lies:\n")
+    for name in ("files", "manifest", "run log", "heartbeat", "jobs"):
+        (path,) = re.findall(rf"^  {name} +(/.*)$", printed, re.MULTILINE)
+        assert Path(path).exists()
+    (command,) = re.findall(r"^  (.*) jobs list demo --out .*$", printed, re.MULTILINE)
+    assert command == f"{sys.executable} -m infra_core"
+    monkeypatch.delenv("HATCH_ENV_ACTIVE")
+    assert own_command() == ["infra-core"]
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert own_command() == [sys.executable, "-m", "infra_core"]
 
 
 def test_help_imports_no_slice() -> None:

@@ -1,6 +1,9 @@
 """`infra-core trigger` against a local server that plays the Functions host."""
 
+import errno
+import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -46,6 +49,22 @@ def test_failed_batch_gives_exit_code_1(
     arguments = ["trigger", "b1", "--base-url", host.base_url, "--poll-interval", "0.01"]
     assert main(arguments) == 1
     assert "boom" in capsys.readouterr().out
+
+
+def test_a_batch_is_followed_to_its_end_when_the_reader_of_its_states_leaves(
+    host: FunctionsHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`infra-core trigger ... 2>&1 >summary | head -1`."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    host.orchestrator("/api/run", ["Pending", "Running", "Completed"], output={"pages": 3})
+    monkeypatch.setattr(sys, "stderr", Gone())
+    arguments = ["trigger", "b1", "--base-url", host.base_url, "--poll-interval", "0.01"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "Completed"
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,6 @@ def run(
             out=out,
             resume=resume,
             concurrency=4,
-            task_timeout=60.0,
-            grace=5.0,
             backoff=0.5,
             env=env,
             **{**reporter.hooks, "on_result": on_result},
