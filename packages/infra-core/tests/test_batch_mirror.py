@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -191,3 +192,24 @@ def test_files_that_are_in_the_container_alone_are_not_fetched_again(
     assert list((tmp_path / "scratch").rglob("*.txt")) == []
     other = {"url": urls[0], "checksum": "sha256:" + "0" * 64}
     assert run([other], resume=True).failed == 1
+
+
+def test_a_relative_scratch_folder_counts_from_where_the_batch_was_begun(
+    container: Container, urls: list[str], tmp_path: Path, place: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The program may change its folder while the batch runs."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+
+    def source() -> Iterator[str]:
+        yield urls[0]
+        os.chdir(tmp_path / "second")  # the fixture goes back
+        yield from urls[1:]
+
+    given: Any = {**place, "scratch": "scratch", "env": container.env}
+    assert run_batch(source(), batch_id="b", out="out", **given).complete
+    assert container.files() == FILES
+    assert (tmp_path / "first" / "scratch").is_dir()
+    assert list((tmp_path / "second").iterdir()) == []
