@@ -35,3 +35,4 @@ def test_import_line_can_be_pasted(capability: Capability) -> None:
     assert capability.import_line == capability.preferred_import
     assert capability.package in {"infra-core", f"infra-core-{capability.module.split('.')[1]}"}
     assert capability.slug in capability.searchable_text()
+    assert capability.extras == ("azure",) * (capability.package == "infra-core-azure")  # of 0.7
