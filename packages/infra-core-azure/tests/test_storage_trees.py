@@ -309,7 +309,7 @@ def test_file_that_cannot_be_compared_stops_no_other(
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_progress_is_told_within_a_large_file(direction: str, tmp_path: Path) -> None:
+def test_progress_is_reported_within_a_large_file(direction: str, tmp_path: Path) -> None:
     """Byte by byte as they travel, and never more than there are."""
     content = os.urandom(200_000)
     service, seen = MemoryService(block_size=30_000), list[TreeProgress]()
