@@ -181,7 +181,7 @@ def test_files_that_are_in_the_container_alone_are_not_fetched_again(
 ) -> None:
     """With a scratch folder; what is not there, or differs from the list now, is."""
     given = {**place, "scratch": tmp_path / "scratch", "env": container.env}
-    run = partial(run_batch, batch_id="b", out=tmp_path, retries=0, **given)
+    run: Any = partial(run_batch, batch_id="b", out=tmp_path, retries=0, **given)
     container.refused.add("two.txt")
     assert run(urls).mirror_failed == 1
     assert [path.name[-7:] for path in (tmp_path / "scratch").rglob("*.txt")] == ["two.txt"]
