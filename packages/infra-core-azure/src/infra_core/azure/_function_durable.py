@@ -158,25 +158,25 @@ class DurableClient(FunctionClient):
             return await self._ask(url)
 
     async def _follow(self, instance: Instance, options: WaitOptions) -> DurableStatus:
-        """Wait for the end of an instance; `options` are complete."""
+        """Wait for the end of an instance, and judge it; `options` are complete."""
         # What start() gave may not be known to its host yet; what was stored must be.
         new, instance = isinstance(instance, DurableInstance), self._instance(instance)
-        url = instance.status_url
-        if url is None:
-            status = _finished(instance)
-        else:
-            status = await self._poll(instance, secure_url(url, self._base_url), options, new=new)
+        status = await self._poll(instance, options, new=new)
         if options["raise_on_failure"] and status.failed:
-            raise failure_of(status, url, self._api_key)
+            raise failure_of(status, instance.status_url, self._api_key)
         return status
 
     async def _poll(
-        self, instance: DurableInstance, url: str, options: WaitOptions, *, new: bool
+        self, instance: DurableInstance, options: WaitOptions, *, new: bool
     ) -> DurableStatus:
+        """Wait for the end of an instance; a `new` one may not be known to its host yet."""
         import httpx
 
         from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
 
+        if instance.status_url is None:
+            return _finished(instance)
+        url = secure_url(instance.status_url, self._base_url)
         seen, missing, began = False, 0, clock.monotonic()
 
         async def fetch() -> DurableStatus:

@@ -21,8 +21,6 @@ from ._report import make_console, print_json
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
-BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
-
 DESCRIPTION = """\
 Schedule a batch at an Azure Function and poll it to its end.
 
@@ -43,7 +41,7 @@ $XDG_STATE_HOME/infra-core/triggers (~/.local/state), readable by this user only
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core trigger`."""
-    function_cli.add_azure_service_arguments(parser, base_url_env_var=BASE_URL_VAR)
+    function_cli.add_azure_service_arguments(parser, base_url_env_var="AZURE_FUNCTION_BASE_URL")
     options = [
         ("--path PATH", "function that starts the batch (/api/run)", function_path),
         ("--payload JSON", "more of the request's JSON", json_object),
@@ -154,7 +152,6 @@ def execute(options: argparse.Namespace) -> int:
         with mirror as storage, ending_in_order():
             summary = function_cli.trigger_batch(
                 options,
-                base_url_env_var=BASE_URL_VAR,
                 path=options.path,
                 payload=options.payload,
                 on_started=watch.started,
