@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -158,11 +159,14 @@ class TestTrigger:
 
     def test_a_batch_that_does_not_end_can_be_resumed(self) -> None:
         """The summary has what is needed; asked so, the batch is asked to end."""
-        with FunctionsHost() as host, fast_time():
+        with FunctionsHost() as host, fast_time() as time:
             host.orchestrator("/api/run", ["Running"])
-            args = _parse("b", "--base-url", host.base_url, "--poll-timeout", "20")
+            often = ("--poll-timeout", "20", "--poll-interval", "7")
+            args = _parse("b", "--base-url", host.base_url, *often)
             summary = trigger_batch(args, env={}, terminate_on_timeout=True)
             assert host.termination_reason("/api/run") is not None
+        assert time.slept[-2:] == [7.0, 6.0]  # and once more at the end of the time
+        assert datetime.fromisoformat(summary.started_at).tzinfo is not None
         assert (summary.status, summary.succeeded) == ("TimedOut", False)
         assert summary.resume_url == host.status_url(str(summary.instance_id))
 
@@ -251,6 +255,18 @@ class TestTrigger:
             assert trigger_batch(args, env={}, state_folder=tmp_path / "file" / "x").scheduled
         assert "cannot be waited for again" in caplog.text
 
+    def test_a_batch_that_cannot_be_followed_is_written_down(self, tmp_path: Path) -> None:
+        """It was scheduled, and its end is not known."""
+        path = tmp_path / "s.json"
+        with FunctionsHost() as host:
+            host.orchestrator("/api/run", status_faults=[status(401)])
+            args = _parse("b", "--base-url", host.base_url, "--summary-file", str(path))
+            with pytest.raises(httpx.HTTPStatusError):
+                trigger_batch(args, env={})
+        written = json.loads(path.read_text())
+        assert (written["status"], written["instance_id"]) == ("Unknown", "api-run-1")
+        assert "401" in written["error"]
+
     def test_an_unknown_outcome_is_written_down(self, tmp_path: Path) -> None:
         """The batch may run: the summary says so, and the error comes through."""
         path = tmp_path / "s.json"
@@ -296,6 +312,7 @@ def test_an_output_with_the_status_url_shows_no_key() -> None:
     (key,) = keys_in("https://app.example/s/1?taskHub=H&code=s3c+r%2Ft==")
     assert key == "s3c+r/t=="
     output = {"urls": ["?code=s3c%2Br%2Ft%3d%3d", "https://app.example/s/1?code=s3c+r/t==", 7]}
-    assert "s3c" not in str(without_keys(output, key, None))
+    shown = without_keys(output, key, None)
+    assert shown["urls"] == ["?code=<redacted>", "https://app.example/s/1?code=<redacted>", 7]
     assert without_keys(output, *keys_in(None)) == output
     assert without_keys({"a": "code=other"}, key, "a") == {"a": "code=other"}

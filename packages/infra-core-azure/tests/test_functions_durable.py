@@ -822,6 +822,8 @@ class TestProtocol:
         with pytest.raises(OrchestrationError, match="no runtimeStatus can be read") as caught:
             read_status(response)
         assert "s3cretkey99" not in str(caught.value)
+        assert f"answered {code} (" in str(caught.value)
+        assert ("no content type" in str(caught.value)) is bool(body.strip(b"\xef\xbb\xbf"))
         assert body.decode("utf-8-sig", "replace")[:10] in str(caught.value)
 
     @pytest.mark.parametrize(
