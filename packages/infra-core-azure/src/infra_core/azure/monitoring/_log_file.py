@@ -20,8 +20,6 @@ from infra_core.fs import (
 )
 from infra_core.runtime import after_fork_in_child
 
-from .._process import file_id
-
 __all__ = ["LogFile", "Position"]
 
 Position = tuple[int, int]
@@ -55,7 +53,7 @@ class LogFile:
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
         self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
         self._synced = self.segments()[-1] - 1  # rotated segments need a flush from there on
-        self._named = 0  # inode of the file whose name is on the disk
+        self._last = (0, 0)  # inode of the file with our last line, and where that ended
         self._fd: int | None = None  # only during an append
         self._reset()
         after_fork_in_child(self._reset)
@@ -85,9 +83,10 @@ class LogFile:
                 locked = _lock(fd)
                 status = os.fstat(fd)
                 size = status.st_size
-                if file_id(self.path) != (status.st_dev, status.st_ino):
+                if not self._is_active(status):
                     continue  # somebody rotated or removed it since we opened it
-                if size and not _ends_line(fd, size):
+                inode, end = self._last
+                if size and (inode, end) != (status.st_ino, size) and not _ends_line(fd, size):
                     # Its writer was killed in the middle: keep what it wrote, and our lines whole.
                     size += os.write(fd, b"\n")
                 if locked and size and size + len(lines) > limit:
@@ -96,10 +95,10 @@ class LogFile:
                     continue
                 _write(fd, lines, size, locked=locked)
                 if self.fsync:
-                    if not size or self._named != status.st_ino:  # a power cut takes a new name
+                    if not size or inode != status.st_ino:  # a power cut takes a new name
                         fsync_directory(self.path.parent)
-                        self._named = status.st_ino
                     os.fsync(fd)
+                self._last = status.st_ino, size + len(lines)
                 return
             finally:
                 self._close()
@@ -111,6 +110,12 @@ class LogFile:
         except FileNotFoundError:
             ensure_parent(self.path)
             return os.open(self.path, flags, 0o644)
+
+    def _is_active(self, status: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(status, os.stat(self.path))  # noqa: PTH116 - hot
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> bool:
         """Move the active file away; false where somebody still has it open, on Windows."""
@@ -127,8 +132,10 @@ class LogFile:
 
     def _close(self) -> None:
         if self._fd is not None:
-            with contextlib.suppress(OSError):  # the file system has no locks
-                unlock_descriptor(self._fd)  # also for a child that was forked, but not by Python
+            try:  # noqa: SIM105 - hot. Also for a child that was forked, but not by Python.
+                unlock_descriptor(self._fd)
+            except OSError:  # the file system has no locks
+                pass
             os.close(self._fd)
             self._fd = None  # last: a signal handler must not wait for our lock
 
