@@ -108,6 +108,13 @@ def test_encoded_names_come_back(name: str) -> None:
     assert not urlsplit(url).fragment
 
 
+@pytest.mark.parametrize("name", ["a.", "dir./b", "...", "dir/a.b.", "a ."])
+def test_names_that_the_service_would_cut(name: str) -> None:
+    """The blob of `a.` is `a`: uploaded, it would stand in place of another file's."""
+    assert upload_problem(name) == "it has a part that ends in a dot, which the blob service drops"
+    assert unsafe_reason(name) is None  # emulators list them
+
+
 def test_names_longer_than_azure_allows() -> None:
     """1,024 characters and 254 parts, the prefix counted."""
     assert upload_problem("/".join(["a" * 200] * 6))

@@ -1,6 +1,8 @@
 """What the blob service refuses permanently: raised at once, listed once, never sent again."""
 
 import asyncio
+import base64
+import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -732,6 +734,30 @@ def test_write_only_token_meets_a_blob_that_exists(
         client.upload_file(path)
 
 
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("overwrite", ["never", "if-unchanged", "always"])
+def test_lease_on_a_blob_that_must_not_be_replaced(
+    overwrite: Any, same: bool, blob_server: Any, client_of: Any
+) -> None:
+    """The service names the lease first; whoever only wanted to make the blob does not wait."""
+    stored = {
+        "Content-Length": "1",
+        "Content-MD5": base64.b64encode(hashlib.md5(b"x" if same else b"y").digest()).decode(),
+    }
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        return (200, stored, b"") if method == "HEAD" else refusal(412, "LeaseIdMissing")
+
+    client = client_of(blob_server(answer), "best-effort")
+    path = client.base_path / "a"
+    path.write_text("x")
+    client.upload_file(path, overwrite=overwrite)
+    assert [entry.blob for entry in client.pending_uploads()] == ["a"] * (overwrite == "always")
+    if not same and overwrite != "always":
+        with pytest.raises(BlobConflictError, match="BlobAlreadyExists"):
+            client.upload_file(path, overwrite=overwrite, raise_on_error=True)
+
+
 @pytest.mark.parametrize("permissions", ["c", "r", "cw"])
 def test_emulator_has_no_word_for_a_blob_that_may_not_be_replaced(
     permissions: str, blob_server: Any, tmp_path: Path
@@ -1147,3 +1173,22 @@ def test_unsafe_names_are_counted_in_the_error(count: int) -> None:
     text = str(UnsafeNamesError(names, operation="upload"))
     assert ("an unsafe name: " in text) is (count == 1)
     assert ("and 1 more" in text) is (count == 11)
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("name", ["run.", "we\\ird", "a\nb"])
+@pytest.mark.parametrize("mode", ["strict", "best-effort"])
+def test_folder_whose_name_no_blob_can_have(
+    name: str, mode: Any, blob_server: Any, client_of: Any
+) -> None:
+    """Its blobs would lie below another name: nothing is listed, uploaded or kept for it."""
+    server = blob_server(_Container())
+    client = client_of(server, mode)
+    folder = client.base_path / name
+    folder.mkdir()
+    (folder / "a").write_text("x")
+    for call in (client.upload_tree, client.plan_tree):
+        with pytest.raises(UnsafeNamesError, match="rename the folder"):
+            call(folder)
+    assert server.requests == []
+    assert client.pending_uploads() == []

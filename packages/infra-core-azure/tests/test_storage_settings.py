@@ -253,6 +253,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"blob_endpoint": "https://user:SECRET@acc.blob.core.windows.net"}, "user name or password"),
     ({"account_name": "acc", "prefix": "a/../b"}, "prefix='a/../b'"),
+    ({"account_name": "acc", "prefix": "run./a"}, "prefix='run./a' .*ends in a dot"),
     ({"account_name": "acc", "prefix": "p" * 2000}, "prefix='p{79} cannot start blob names"),
     ({"connection_string": "AccountName=acc;AccountKey="}, "AccountKey in .* is empty"),
     ({"connection_string": f"AccountName=A!;AccountKey={KEY}"}, "AccountName='A!' in connection"),
@@ -268,6 +269,29 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"account_name": "acc", "options": {"timeout": 1}}, "options is a dict; pass a TransferOp"),
     ({"blob_endpoint": "acc"}, r"blob_endpoint \('acc'\) is not an http"),
     ({"blob_endpoint": "https://acc.blob.core.windows.net/box"}, "has a path; the container has"),
+    ({"blob_endpoint": "https://h.example/acc/box/"}, "in blob_endpoint ends in the container's"),
+    (
+        {"connection_string": f"{CONNECTION};BlobEndpoint=http://127.0.0.1:1/acc/box"},
+        "in connection_string ends in the container's name.* of its own, container; .* 'acc'",
+    ),
+    *(
+        (values, f"service; use https://acc{zone}.blob.{cloud}")
+        for cloud in ("core.windows.net", "core.chinacloudapi.cn", "storage.azure.net")
+        for service in ("dfs", "table", "queue", "file")
+        for zone in ("", ".z20")
+        for host in (f"https://acc{zone}.{service}.{cloud}",)
+        for values in (
+            {"blob_endpoint": host},
+            {"connection_string": f"AccountName=acc;AccountKey={KEY};BlobEndpoint={host}"},
+        )
+    ),
+    *(
+        (
+            {"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix={service}.x.y"},
+            "EndpointSuffix=.* without scheme, service or path",
+        )
+        for service in ("blob", "table", "web", ".dfs")
+    ),
 ]
 
 
@@ -310,6 +334,7 @@ ENDPOINTS = [
      "https://acc.blob.core.windows.net"),
     ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://azurite",
      "http://azurite:10000/devstoreaccount1"),
+    (f"AccountName=box;AccountKey={KEY};BlobEndpoint=http://h:1/box", "http://h:1/box"),
 ]  # fmt: skip
 
 

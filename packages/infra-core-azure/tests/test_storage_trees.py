@@ -33,7 +33,7 @@ from infra_core.azure.storage._bounded import FileToWrite, batch_writer
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
-from infra_core.azure.storage._names import blob_name_for, unsafe_reason
+from infra_core.azure.storage._names import blob_name_for, unsafe_reason, upload_problem
 from infra_core.azure.storage._service import BlobService, Request, Response
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
 from infra_core.azure.storage._tree_ways import DownRun, UpRun
@@ -147,7 +147,7 @@ quick = hypothesis_settings(
 def write(root: Path, tree: dict[str, bytes]) -> dict[str, bytes]:
     """Write what fits together on this file system; return what is there then."""
     for name, data in sorted(tree.items()):
-        if unsafe_reason(name):  # on Windows
+        if upload_problem(name):
             continue
         with contextlib.suppress(OSError):  # one is a file, and another needs a folder of its name
             (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -135,9 +135,15 @@ def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureS
             "to 63 lower-case letters, digits and single hyphens, beginning and ending with a "
             "letter or digit"
         )
-    if settings.connection_string:
-        return _from_connection_string(settings, container)
-    return _from_account(settings, container)
+    made = _from_connection_string if settings.connection_string else _from_account
+    config = made(settings, container)
+    account, *rest = urlsplit(config.endpoint).path.strip("/").split("/")
+    if rest[-1:] == [container]:  # as Storage Explorer copies it
+        raise ConfigurationError(
+            f"the endpoint in {config.endpoint_setting} ends in the container's name, which has a "
+            f"setting of its own, {settings.variable('container')}; end it after {account!r}"
+        )
+    return config
 
 
 def _from_connection_string(settings: AzureStorageSettings, container: str) -> _AzureStorageConfig:
@@ -216,11 +222,11 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
 
 
 def _clean_prefix(settings: AzureStorageSettings) -> str:
-    from ._names import unsafe_reason
+    from ._names import upload_problem
 
     prefix = (settings.prefix or "").rstrip("/")
     plain = prefix.removeprefix("/")  # which 0.7 kept in the names of blobs
-    reason = unsafe_reason(plain) if plain else None
+    reason = upload_problem(plain) if plain else None
     if reason:
         raise ConfigurationError(
             f"{settings.variable('prefix')}={shown(settings.prefix)} cannot start blob names: "

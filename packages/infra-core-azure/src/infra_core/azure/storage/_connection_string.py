@@ -35,8 +35,8 @@ _KEY = re.compile(r"(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{40,}={0,2}")
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
 _SIGNATURE = re.compile(r"(\bsig=)([^&]*)")
 AZURE_SERVICE = re.compile(
-    r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?\.(?:blob|table)\."
-    r"(?P<suffix>(?:core|storage)\..+)"
+    r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?"
+    r"\.(?P<service>blob|table|dfs|file|queue)\.(?P<suffix>(?:core|storage)\..+)"
 )
 _EXAMPLE = (
     "DefaultEndpointsProtocol=https;AccountName=...;AccountKey=...;EndpointSuffix=core.windows.net"
@@ -189,10 +189,10 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
 
 def check_suffix(suffix: str, variable: str, example: str = "core.windows.net") -> None:
     """Refuse an EndpointSuffix that is more than the end of a host name."""
-    if re.search(r"[^\w.:#?@-]", suffix):
+    if re.search(r"[^\w.:#?@-]|^(?:blob|table|dfs|file|queue|web)\.", suffix):
         raise ConfigurationError(
             f"EndpointSuffix={shown(suffix)} in {variable} is not the end of a host name; use such "
-            f"as {example}, without scheme or path"
+            f"as {example}, without scheme, service or path"
         )
 
 
@@ -304,7 +304,13 @@ def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob")
             f"{what}{named} has a query behind it; put a SAS token in its own setting "
             f"({sas_setting}) and keep the endpoint plain: {remedy}"
         )
-    if AZURE_SERVICE.fullmatch(parts.hostname or "") and parts.path.strip("/"):
+    azure = AZURE_SERVICE.fullmatch(parts.hostname or "")
+    if azure and azure["service"] != service:
+        raise ConfigurationError(
+            f"{what}{named} is an endpoint of the {azure['service']} service; use "
+            f"{sibling_endpoint(url, service)}"
+        )
+    if azure and parts.path.strip("/"):
         raise ConfigurationError(
             f"{what}{named} has a path; the container has a setting of its own, as the table has, "
             "so end the endpoint after the host"

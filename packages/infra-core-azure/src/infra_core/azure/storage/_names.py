@@ -36,6 +36,8 @@ MAX_NAME = 1024
 MAX_PARTS = 254
 _TEMPORARY = ("tmp/", "temp/", "var/tmp/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
+# "No path segments should end with a dot (.)": the blob of `a.` is `a`, in place of what is there.
+_DROPPED_DOT = re.compile(r"\.(?:/|\Z)")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Parts that begin with a word character, without colon or backslash, not devices of Windows
 # and end in no dot or space, which it drops: nothing to object to.
@@ -157,6 +159,8 @@ def upload_problem(name: str, prefix_length: int = 0) -> str | None:
     """
     if reason := unsafe_reason(name):
         return reason
+    if _DROPPED_DOT.search(name):
+        return "it has a part that ends in a dot, which the blob service drops"
     if len(name) + prefix_length > MAX_NAME:
         return f"it makes a blob name of more than {MAX_NAME} characters"
     if name.count("/") >= MAX_PARTS:

@@ -94,10 +94,13 @@ async def _write(
         return
     except StorageRequestError as refusal:
         error = conflict = _named(refusal, service)
-        if not _may_be_ours(error):
+        # The service looks at the lease of a blob before it looks at the condition.
+        leased = error.code == "LeaseIdMissing" and "If-None-Match" in request.headers
+        if not (leased or _may_be_ours(error)):
             raise error from refusal.__cause__
         conditional = _CONDITIONS & request.headers.keys()
-        if conditional and error.code == "UnauthorizedBlobOverwrite":  # as it says "it exists"
+        if leased or (conditional and error.code == "UnauthorizedBlobOverwrite"):
+            # As it says "it exists".
             conflict = _refused(error, 409, "BlobAlreadyExists")
     unseen = None
     try:

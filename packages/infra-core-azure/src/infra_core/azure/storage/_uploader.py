@@ -129,6 +129,9 @@ class Uploader:
         self, path: Path, name: str, up: bool, rules: TreeRules, *, raise_on_error: bool
     ) -> TreeReport:
         """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
+        if up and name and (problem := upload_problem(name.removeprefix("/"))):
+            remedy = "rename the folder, or mirror it below another base_path"
+            raise UnsafeNamesError({name: problem}, operation="upload", remedy=remedy)
         failed = FailedFiles(self.journal, path, name, rules)
         seen, kind = replace(rules, on_outcome=failed), UpRun if up else DownRun
         run = kind(self.service, path, tree_prefix(name), seen, journal=self.journal.path)
