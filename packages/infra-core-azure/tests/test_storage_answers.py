@@ -394,3 +394,34 @@ def test_token_that_has_ended_is_not_tried_for_each_file(
     flushed = client.flush_pending()
     assert (flushed.failed, flushed.refused) == ((0, 0) if all_are_sent else (100, 0))
     assert server.count("PUT") - sent < 20
+
+
+@pytest.mark.parametrize("there", [200, 404, 403])
+@pytest.mark.parametrize("delete", ["tree", "mirror"])
+def test_a_blob_that_is_gone_already_fails_no_deletion(
+    there: int, delete: str, blob_server: Any, client_of: Any
+) -> None:
+    """Another mirror was faster, or the first try of this one: nothing has the ETag any more."""
+    codes = {404: "BlobNotFound", 403: "AuthorizationPermissionMismatch"}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "DELETE":
+            code = "ConditionNotMet" if "If-Match" in headers else "BlobNotFound"
+            return (412 if "If-Match" in headers else 404), {"x-ms-error-code": code}, b""
+        if method == "HEAD":
+            return there, {"x-ms-error-code": codes[there]} if there in codes else {}, b""
+        if method == "PUT":
+            return 201, {"ETag": '"1"'}, b""
+        return 200, {}, page("a", "").replace(b"</Properties>", b"<Etag>1</Etag></Properties>")
+
+    client = client_of(blob_server(answer))
+    run = client.base_path / "run"
+    run.mkdir()
+    (run / "new").write_text("x")
+    if delete == "tree":
+        assert client.delete_tree(run) == 0
+    elif there == 404:
+        assert client.sync_tree(run, "up", delete=True).ok
+    else:
+        with pytest.raises(StorageError, match="written since it was listed"):
+            client.sync_tree(run, "up", delete=True)

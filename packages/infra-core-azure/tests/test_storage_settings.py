@@ -157,6 +157,25 @@ def test_a_signature_is_sent_as_queries_hold_it(given: str, where: str) -> None:
         assert config.sas_token == expected
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        '"?sv=1&sp=r&sig=a%3D"',
+        "'sv=1&sp=r&sig=a%3D'",
+        "sv=1&amp;sp=r&amp;sig=a%3D",
+        r"?sv=1\u0026sp=r\u0026sig=a%3D",
+        "sv=1&sp=r&sig=a%3D&restype=container&comp=list",
+        "\ufeff?sv=1&sp=r&sig=a%3D\n",
+    ],
+)
+def test_token_as_files_and_programs_hold_it(given: str) -> None:
+    """Quotes of an env file, ampersands of XML and JSON, and what one request had behind it."""
+    settings = AzureStorageSettings("box", account_name="acc", sas_token=given)
+    config = resolve_config(settings, "strict")
+    assert config is not None
+    assert config.sas_token == "sv=1&sp=r&sig=a%3D"
+
+
 def test_pair_in_the_place_of_settings() -> None:
     """`from_env()` returns two values, which is easily forgotten."""
     pair: Any = AzureStorageSettings.from_env(env={})
@@ -264,6 +283,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"connection_string": "AccountName=acc;SharedAccessSignature=sv=1"}, "holds no signature"),
     ({"connection_string": b"AccountKey=SECRET"}, "connection_string is a bytes; pass a str"),
     ({"account_name": "acc", "sas_token": "https://acc.x/?sig=SECRET"}, "a whole URL; set it to"),
+    *(
+        ({"account_name": "acc", "sas_token": f"{start}sv=1&sig=SECRET"}, why)
+        for start, why in (
+            ("acc.blob.core.windows.net/box?", "a whole URL; set it to"),
+            ("/box?", "a whole URL; set it to"),
+            ("SharedAccessSignature=", "more than a token"),
+            ("BlobEndpoint=h;SharedAccessSignature=", "more than a token"),
+            ("AZURE_STORAGE_SAS_TOKEN=", "more than a token"),
+        )
+    ),
+    ({"account_name": "acc", "sas_token": "sv=1&sig="}, "holds no signature"),
     ({"account_name": "acc", "sas_token": "sv=1&\nsig=SECRET"}, "line breaks.*copy it again"),
     ({"account_name": "acc", "container": 5}, "container is an int; pass a str"),
     ({"account_name": "acc", "options": {"timeout": 1}}, "options is a dict; pass a TransferOp"),

@@ -262,7 +262,7 @@ async def test_a_silent_credential_ends_no_wait_late_and_is_asked_anew() -> None
         source.get_blocking(_SCOPE)
     credential.go.set()
     assert (await TokenSource(credential, wait=60).get(_SCOPE)).token
-    assert credential.asked >= 3
+    assert credential.asked >= 2  # the first may not have begun when it was given up
 
 
 def test_what_entra_said_comes_through_a_chain_of_credentials(tmp_path: Path) -> None:

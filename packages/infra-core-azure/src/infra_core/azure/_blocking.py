@@ -65,7 +65,7 @@ def blocking(
         owner: The attribute that holds the object with that method; it is the same object when
             empty.
     """
-    # Not with the first call: once the main thread has ended, what makes threads cannot be imported.
+    # Not with the first call: what makes threads cannot be imported at exit any more.
     from infra_core.runtime import run_sync  # noqa: F401
 
     def decorate(twin: Callable[..., T]) -> Callable[Concatenate[Any, P], T]:

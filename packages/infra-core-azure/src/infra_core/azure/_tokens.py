@@ -78,7 +78,8 @@ def credential_problem(error: BaseException, setting: str) -> tuple[str, str]:
         return said[:500].strip().rstrip("."), f"{first} AZURE_CLIENT_SECRET, or use {setting}"
     remedy = (
         f"look the code up at https://login.microsoftonline.com/error, check {variables} the "
-        f"secret, certificate or federated token that goes with them, or use {setting}"
+        "secret, certificate or federated token that goes with them, and outside of the public "
+        f"cloud AZURE_AUTHORITY_HOST, or use {setting}"
     )
     return said[:500].rstrip(". "), remedy
 

@@ -167,7 +167,7 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
         return
     if endpoint[1]:
         try:
-            check_endpoint(endpoint[1], endpoint[0], "the connection string")
+            check_endpoint(endpoint[1], endpoint[0], "the connection string", "table")
         except ConfigurationError:
             raise AzureTableError(
                 f"{endpoint[0]}={shown(sanitize_url(endpoint[1]))} is not an endpoint: give the "

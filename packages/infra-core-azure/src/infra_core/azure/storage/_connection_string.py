@@ -33,6 +33,7 @@ _PORTS = {"blob": 10000, "table": 10002}
 # Those of an account have 88 characters.
 _KEY = re.compile(r"(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{40,}={0,2}")
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
+_OF_ONE_REQUEST = ("restype=container", "comp=list")  # in URLs that list a container
 _SIGNATURE = re.compile(r"(\bsig=)([^&]*)")
 AZURE_SERVICE = re.compile(
     r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?"
@@ -260,8 +261,9 @@ def check_sas(token: str, what: str) -> str:
     Raises:
         ConfigurationError: It is none; names `what` and the remedy, never the token.
     """
-    token = token.strip().lstrip("?&")
-    if "://" in token.partition("=")[0]:
+    token = _unquoted(token).replace("&amp;", "&").replace("\\u0026", "&").lstrip("?&")
+    first = token.partition("=")[0]
+    if "/" in first:
         raise ConfigurationError(
             f"{what} is a whole URL; set it to the part after the '?', and the endpoint by itself"
         )
@@ -269,8 +271,14 @@ def check_sas(token: str, what: str) -> str:
         raise ConfigurationError(
             f"{what} holds blanks, line breaks or other characters that no token has; copy it again"
         )
-    if "sig=" not in token:
+    if not re.search(r"\bsig=[^&]", token):
         raise ConfigurationError(f"{what} holds no signature (sig=...); copy the whole token")
+    if not re.fullmatch("[a-z]{2,8}", first):
+        raise ConfigurationError(
+            f"{what} is more than a token, which begins with a parameter such as sv= or sp=; set "
+            "it to the token alone, and a connection string as such"
+        )
+    token = "&".join(part for part in token.split("&") if part not in _OF_ONE_REQUEST)
     return _SIGNATURE.sub(lambda found: found[1] + _encoded(found[2]), token)
 
 
