@@ -1192,3 +1192,11 @@ def test_folder_whose_name_no_blob_can_have(
             call(folder)
     assert server.requests == []
     assert client.pending_uploads() == []
+
+
+@pytest.mark.parametrize("code", _REMEDIES)
+@pytest.mark.parametrize("status", [400, 403, 409])
+def test_refused_access_has_its_remedy_under_any_status(code: str, status: int) -> None:
+    """The service says `PublicAccessNotPermitted` with 409, for one."""
+    error = request_error(status, code, "", blob="b", operation="upload")
+    assert error.remedy == _REMEDIES[code]

@@ -34,6 +34,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
 )
 
+from .._access import access_remedy
 from ..exceptions import AzureServiceError
 from ._refusals import (
     CONDITIONS,
@@ -262,7 +263,7 @@ def request_error(
     `access` is the remedy for what is not allowed; for `by_role` see `is_permanent`.
     """
     kind = StorageRequestError
-    remedy = REMEDIES.get(code, "")
+    remedy = REMEDIES.get(code, "") or access_remedy(code)
     permanent = is_permanent(status, code, by_role=by_role)
     if status == 404:
         kind = BlobNotFoundError

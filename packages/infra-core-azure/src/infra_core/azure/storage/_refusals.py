@@ -87,7 +87,6 @@ _ENCRYPTED = (
     "this client does not do: use container() and pass cpk= or encryption_scope= to the SDK"
 )
 REMEDIES = {
-    "AccountIsDisabled": "enable the account, or use another",
     "AccountRequiresHttps": "use https: DefaultEndpointsProtocol=https, or an https:// endpoint",
     "BlobArchived": "rehydrate it first (set its tier to Hot, Cool or Cold and wait some hours), "
     "or use another name",
