@@ -220,6 +220,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"connection_string": f"{CONNECTION};c2VjcmV0=a;c2VjcmV0=b"}, r"holds part \d twice"),
     ({"connection_string": "AccountName=acc;AccountKey=§"}, "AccountKey.*not base64"),
     ({"connection_string": "AccountName=acc"}, "neither AccountKey nor"),
+    *(
+        ({"connection_string": f"AccountName=acc{between}AccountKey={KEY}"}, "by semicolons")
+        for between in (",", "&", " ", "\n")
+    ),
+    (
+        {"connection_string": "https://acc.blob.core.windows.net/box?sv=1&sig=SECRET"},
+        "connection_string is a URL; set it to",
+    ),
     ({"connection_string": f"AccountKey={KEY}"}, "no AccountName"),
     ({"connection_string": f"{CONNECTION};SharedAccessSignature=sig=x"}, "both"),
     ({"connection_string": "UseDevelopmentStorage=false"}, "can only be true"),

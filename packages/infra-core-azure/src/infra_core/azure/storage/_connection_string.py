@@ -87,6 +87,11 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
     Raises:
         ConfigurationError: It is malformed; names the variable and the part, never the secret.
     """
+    if "://" in text.partition("=")[0]:  # a URL with a SAS token, say
+        raise ConfigurationError(
+            f"{variable} is a URL; set it to a connection string, for example {_EXAMPLE}, or give "
+            "the endpoint and the SAS token (what follows the '?') by their own settings"
+        )
     values = split_connection_string(text, variable)
     if "usedevelopmentstorage" in values:
         return _development(values, variable)
@@ -100,7 +105,7 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
         if sas is None:
             raise ConfigurationError(
                 f"{variable} holds neither AccountKey nor SharedAccessSignature; copy the whole "
-                f"connection string, for example {_EXAMPLE}"
+                f"connection string, its parts separated by semicolons, for example {_EXAMPLE}"
             )
         key, sas = None, check_sas(sas, f"the SharedAccessSignature in {variable}")
     else:
