@@ -20,6 +20,9 @@ from infra_core.http.testing import FaultyOrigin
 pytestmark = pytest.mark.usefixtures("no_azure")
 
 
+APPENDED = {"x_ms_blob_type": "AppendBlob", "x_ms_blob_committed_block_count": "1"}
+
+
 class Container:
     """A container behind HTTP, and the variables that name it."""
 
@@ -49,6 +52,15 @@ class Container:
                 if name.endswith(tuple(container.refused)):
                     self.reply(403, x_ms_error_code="AuthorizationFailure")
                     return
+                if "comp=appendblock" in self.path:  # of the run log
+                    offset = len(container.blobs[name])
+                    container.blobs[name] += body
+                    answer = {"x_ms_blob_append_offset": str(offset), **APPENDED}
+                    self.reply(201, **answer)
+                    return
+                if self.headers["If-None-Match"] and name in container.blobs:
+                    self.reply(409, x_ms_error_code="BlobAlreadyExists")
+                    return
                 container.uploads.append(name)
                 container.blobs[name] = body
                 self.reply(201)
@@ -61,7 +73,8 @@ class Container:
                     self.reply(404, x_ms_error_code="BlobNotFound")
                 else:
                     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-                    self.reply(200, len(body), Content_MD5=md5)
+                    kind = APPENDED if name.endswith("run.log") else {}
+                    self.reply(200, len(body), Content_MD5=md5, **kind)
 
             def do_GET(self) -> None:
                 self.reply(404, x_ms_error_code="BlobNotFound")
@@ -127,6 +140,7 @@ def test_each_file_is_mirrored_and_counted(
     assert (summary.mirrored, summary.mirror_failed, summary.complete) == (3, 0, True)
     assert [result.mirrored for result in results] == [True] * 3
     assert container.files() == FILES
+    assert b'"batch_ended"' in container.blobs["b/_logs/run.log"]
     assert mirrored_of(tmp_path) == dict.fromkeys(FILES, True)
     manifest = container.blobs["b/manifest.json"]
     assert all(name.encode() in manifest for name in container.blobs if "assets/" in name)
