@@ -20,6 +20,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
@@ -378,6 +379,40 @@ async def test_a_run_that_is_cancelled_twice_concludes_nevertheless(
     with pytest.raises(asyncio.CancelledError):
         await run
     assert (tmp_path / "b" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_run_that_is_cancelled_reads_its_source_no_further(
+    asynchronous: bool, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """No thread or task is left at it, in a program that goes on."""
+    ended, begun = asyncio.Event(), asyncio.Event()
+    before = set(threading.enumerate())
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            yield origin.url("/1.txt")
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    endless = (origin.url(f"/none/{number}") for number in count())
+    run = asyncio.create_task(
+        run_batch_async(
+            source() if asynchronous else endless, batch_id="b", out=tmp_path, retries=0,
+            on_result=lambda _: begun.set(),
+        )
+    )  # fmt: skip
+    await asyncio.wait_for(begun.wait(), 60)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    if asynchronous:
+        await asyncio.wait_for(ended.wait(), 30)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "infra-core-list":
+            await asyncio.to_thread(thread.join, 30)
+            assert not thread.is_alive()
 
 
 def test_a_loop_that_cannot_be_made_is_the_one_error(
@@ -1084,10 +1119,11 @@ def test_a_run_looks_now_and_then_at_what_another_one_holds(
 
 
 def test_what_a_run_was_about_to_take_is_left_when_it_ends(
-    tmp_path: Path, shared_table: Any
+    tmp_path: Path, shared_table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing would download it, until its lease ends."""
     entered, release, fetched = threading.Semaphore(0), threading.Event(), list[str]()
+    queued = threading.Semaphore(0)
 
     class Slow:
         def __getattr__(self, name: str) -> Any:
@@ -1101,13 +1137,22 @@ def test_what_a_run_was_about_to_take_is_left_when_it_ends(
     store: Any = Slow()
     claims = _claims.Claims(store, BatchOptions(batch_id="b", out=tmp_path), tmp_path)
     jobs = [Job(BatchItem("http://h/"), JobRecord("b", str(n)), "x") for n in range(40)]
+    submit = claims._threads.submit
+
+    def submitting(*work: Any) -> Any:
+        future = submit(*work)
+        queued.release()
+        return future
 
     def take() -> None:
-        with pytest.raises((CancelledError, RuntimeError)):  # some may not be in the queue yet
+        with pytest.raises(CancelledError):
             claims.take(jobs)
 
+    monkeypatch.setattr(claims._threads, "submit", submitting)
     taking = threading.Thread(target=take)
     taking.start()
+    for _ in jobs:
+        assert queued.acquire(timeout=60)
     for _ in range(_claims._THREADS):
         assert entered.acquire(timeout=60)
     claims.close()
