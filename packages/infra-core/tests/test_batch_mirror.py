@@ -20,7 +20,7 @@ from infra_core.http.testing import FaultyOrigin
 pytestmark = pytest.mark.usefixtures("no_azure")
 
 
-APPENDED = {"x_ms_blob_type": "AppendBlob", "x_ms_blob_committed_block_count": "1"}
+COUNT: Any = {"x_ms_blob_committed_block_count": "1"}
 
 
 class Container:
@@ -55,8 +55,7 @@ class Container:
                 if "comp=appendblock" in self.path:  # of the run log
                     offset = len(container.blobs[name])
                     container.blobs[name] += body
-                    answer = {"x_ms_blob_append_offset": str(offset), **APPENDED}
-                    self.reply(201, **answer)
+                    self.reply(201, x_ms_blob_append_offset=str(offset), **COUNT)
                     return
                 if self.headers["If-None-Match"] and name in container.blobs:
                     self.reply(409, x_ms_error_code="BlobAlreadyExists")
@@ -73,8 +72,8 @@ class Container:
                     self.reply(404, x_ms_error_code="BlobNotFound")
                 else:
                     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-                    kind = APPENDED if name.endswith("run.log") else {}
-                    self.reply(200, len(body), Content_MD5=md5, **kind)
+                    kind = "AppendBlob" if name.endswith("run.log") else "BlockBlob"
+                    self.reply(200, len(body), Content_MD5=md5, x_ms_blob_type=kind, **COUNT)
 
             def do_GET(self) -> None:
                 self.reply(404, x_ms_error_code="BlobNotFound")
