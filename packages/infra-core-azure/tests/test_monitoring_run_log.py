@@ -2157,6 +2157,26 @@ def test_a_client_with_upload_file_only_works(make: Make) -> None:
     assert len(uploads) < 10
 
 
+def test_what_is_written_during_an_upload_of_the_whole_file_waits_for_the_next(make: Make) -> None:
+    """Or a log that is written all the time would be uploaded without a pause."""
+    uploads: list[int] = []
+
+    class Old:
+        def is_configured(self) -> bool:
+            return True
+
+        def upload_file(self, path: Path) -> None:
+            uploads.append(len(lines(path)))
+            if len(uploads) < 20:
+                log.write("meanwhile")
+
+    log = make(Old())
+    log.write("e")
+    assert log.flush(SOON)
+    assert len(uploads) < 5
+    assert log.close(SOON)
+
+
 def test_a_client_with_upload_file_only_gets_each_rotated_file(make: Make, tmp_path: Path) -> None:
     """Under its own name, and whole in the end."""
     uploaded: dict[str, str] = {}

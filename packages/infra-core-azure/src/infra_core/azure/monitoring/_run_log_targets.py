@@ -318,4 +318,5 @@ class UploadFileTarget:
                 part.go(log, (segment + 1, 0))
             elif log.segments()[-1] == segment:  # else: which file did it read?
                 part.go(log, (segment, size))
+                return  # what was written since waits for the next pass, and with it for the pause
             yield
