@@ -1200,3 +1200,18 @@ def test_refused_access_has_its_remedy_under_any_status(code: str, status: int) 
     """The service says `PublicAccessNotPermitted` with 409, for one."""
     error = request_error(status, code, "", blob="b", operation="upload")
     assert error.remedy == _REMEDIES[code]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("name", ["a.", "run./a", "we\\ird"])
+@pytest.mark.parametrize("call", ["download_to_path", "stat", "read_blob"])
+def test_name_that_the_service_takes_for_another_is_not_read(
+    call: str, name: str, blob_server: Any, client_of: Any
+) -> None:
+    """What came would be the content of another blob."""
+    server = blob_server(lambda *_: (200, {}, b"another"))
+    client = client_of(server)
+    with pytest.raises(UnsafeNamesError, match=r"which the blob service .*name the file as its"):
+        getattr(client, call)(client.base_path / name)
+    assert server.requests == []
+    assert not (client.base_path / name).exists()

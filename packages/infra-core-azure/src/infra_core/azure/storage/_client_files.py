@@ -15,9 +15,10 @@ from ..exceptions import ConfigurationError
 from ._blobs import BlobContent, BlobInfo, get_properties, read_blob
 from ._config import _AzureStorageConfig, missing_settings
 from ._download import download_blob
+from ._errors import UnsafeNamesError
 from ._flush import FlushReport, flush_journal
 from ._journal import PendingUpload, default_journal_path, open_journal
-from ._names import blob_name_for, encode_blob_name
+from ._names import altered_reason, blob_name_for, encode_blob_name
 from ._properties import StoredProperties
 from ._sdk import SdkClients
 from ._service import BlobService
@@ -270,13 +271,12 @@ class FileClient(_Base):
 
         Raises:
             IntegrityError: What comes is not what was stored.
+            UnsafeNamesError: The service would take the name for another blob's.
             StorageError: The service refuses or does not answer.
         """
         path = Path(path)
-        name = self.blob_name_for_path(path)
-        if self._uploader is None or not name:  # the base folder itself is not a blob
-            return False
-        return await download_blob(self._service, name, path)
+        name = self._to_read(path, "download")
+        return await download_blob(self._service, name, path) if name else False
 
     async def stat_async(self, path: Path) -> BlobInfo | None:
         """Size, hash, ETag and properties of the blob of `path`, `None` when there is none.
@@ -284,10 +284,8 @@ class FileClient(_Base):
         Raises:
             StorageError: The service refuses or does not answer.
         """
-        name = self.blob_name_for_path(path)
-        if self._uploader is None or not name:
-            return None
-        return await get_properties(self._service, name)
+        name = self._to_read(path, "look-up")
+        return await get_properties(self._service, name) if name else None
 
     async def read_blob_async(self, path: Path) -> BlobContent | None:
         """The content of the small blob of `path` and its age, `None` when there is none.
@@ -295,10 +293,18 @@ class FileClient(_Base):
         Raises:
             StorageError: The service refuses or does not answer.
         """
+        name = self._to_read(path, "download")
+        return await read_blob(self._service, name) if name else None
+
+    def _to_read(self, path: Path, operation: str) -> str:
+        """The name of the blob of a path; empty where there can be none."""
         name = self.blob_name_for_path(path)
-        if self._uploader is None or not name:
-            return None
-        return await read_blob(self._service, name)
+        if self._uploader is None or not name:  # the base folder itself is not a blob
+            return ""
+        if reason := altered_reason(name):
+            remedy = "name the file as its blob is named"
+            raise UnsafeNamesError({name: reason}, operation=operation, remedy=remedy)
+        return name
 
     # -- what could not be uploaded yet --------------------------------------------------------
 

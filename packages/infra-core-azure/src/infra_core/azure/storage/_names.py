@@ -20,6 +20,7 @@ from urllib.parse import quote
 from infra_core.fs import UnsafePathError, safe_join
 
 __all__ = [
+    "altered_reason",
     "blob_name_for",
     "compile_globs",
     "compile_pruning",
@@ -36,7 +37,6 @@ MAX_NAME = 1024
 MAX_PARTS = 254
 _TEMPORARY = ("tmp/", "temp/", "var/tmp/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
-# "No path segments should end with a dot (.)": the blob of `a.` is `a`, in place of what is there.
 _DROPPED_DOT = re.compile(r"\.(?:/|\Z)")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Parts that begin with a word character, without colon or backslash, not devices of Windows
@@ -152,6 +152,18 @@ def reason_of(error: UnsafePathError, name: str) -> str:
     return f"it {reason.partition(';')[0]}" if reason != text else text
 
 
+def altered_reason(name: str) -> str | None:
+    """Why the service takes a name for that of another blob, or `None` where it does not.
+
+    "No path segments should end with a dot (.)": the blob of `a.` is `a`.
+    """
+    if "\\" in name:
+        return "it has a backslash, which the blob service takes for a slash"
+    if _DROPPED_DOT.search(name):
+        return "it has a part that ends in a dot, which the blob service drops"
+    return None
+
+
 def upload_problem(name: str, prefix_length: int = 0) -> str | None:
     """Why a blob of this name cannot be stored or could never come back as a file, or `None`.
 
@@ -159,8 +171,8 @@ def upload_problem(name: str, prefix_length: int = 0) -> str | None:
     """
     if reason := unsafe_reason(name):
         return reason
-    if _DROPPED_DOT.search(name):
-        return "it has a part that ends in a dot, which the blob service drops"
+    if reason := altered_reason(name):
+        return reason
     if len(name) + prefix_length > MAX_NAME:
         return f"it makes a blob name of more than {MAX_NAME} characters"
     if name.count("/") >= MAX_PARTS:
