@@ -23,6 +23,8 @@ import respx
 
 from infra_core.fs import FileWriteError
 from infra_core.http import (
+    DEFAULT_HEADERS,
+    AsyncHttpClient,
     DownloadError,
     IncompleteDownloadError,
     InvalidRequestError,
@@ -108,6 +110,17 @@ def test_result(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert result == DownloadResult(**known)  # as tests written for 0.7 compare it
 
 
+def test_a_result_has_the_name_that_the_server_suggests(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Of a file that came at once, in ranges side by side, and in two attempts."""
+    headers = {"Content-Disposition": 'attachment; filename="folder/report.pdf"'}
+    origin.add("/f", BODY, etag='"v1"', headers=headers, faults=[truncate(10)])
+    for options in ({"backoff": 0.001}, {}, {"connections": 2}):
+        result = download_asset(origin.url("/f"), tmp_path / "f", skip_if_exists=False, **options)
+        assert result.name == "report.pdf"
+
+
 def test_result_is_made_as_in_0_7() -> None:
     """Four positional fields, three of them optional."""
     result = DownloadResult(Path("a"), "sha256:00", "image/png", True)
@@ -134,6 +147,20 @@ def test_no_checksum_when_not_asked(origin: FaultyOrigin, tmp_path: Path) -> Non
     """compute_checksum=False."""
     result = download_asset(origin.url("/f.png"), tmp_path / "f", compute_checksum=False)
     assert result.checksum is None
+
+
+def test_any_kind_of_file_is_asked_for(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A server that offers several must not send a page; a client that is passed has its say."""
+
+    async def main() -> None:
+        await download_asset_async(origin.url("/f.png"), tmp_path / "f")
+        async with AsyncHttpClient(headers={"Accept": "image/*", "User-Agent": "me"}) as client:
+            await AssetDownloadClient(client=client).download(origin.url("/f.png"), tmp_path / "g")
+
+    run(main())
+    first, second = (request.headers for request in origin.requests)
+    assert (first["Accept"], first["User-Agent"]) == ("*/*", DEFAULT_HEADERS["User-Agent"])
+    assert (second["Accept"], second["User-Agent"]) == ("image/*", "me")
 
 
 def test_identity_is_asked_for(origin: FaultyOrigin, tmp_path: Path) -> None:
@@ -600,6 +627,18 @@ def test_progress_bar(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert "f.png" in text
     assert "100.0/100.0 kB" in text
     assert "S3CRET" not in text
+
+
+@pytest.mark.parametrize(("options", "stays"), [({}, True), ({"transient": True}, False)])
+def test_the_bars_stay_unless_they_are_transient(options: dict[str, bool], *, stays: bool) -> None:
+    """What a terminal shows once all is done, or a file that took the output."""
+    console = pytest.importorskip("rich.console")
+    import io
+
+    out = io.StringIO()
+    with DownloadProgress(console=console.Console(file=out), **options) as bars:
+        bars.track("one file")(1, 2)
+    assert ("one file" in out.getvalue()) is stays
 
 
 def test_progress_bar_without_rich_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,15 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import httpx
 import pytest
 from hypothesis import given, strategies as st
 
 from infra_core.http import AsyncHttpClient, fetch_async, request_async
-from infra_core.http.engine._protocol import after_interim, mended
+from infra_core.http.engine._protocol import Protocol, after_interim, mended
+from infra_core.http.engine._session import _HEADER_LINES
 
 BODY = b"x" * 60
 CHUNKED = b"3c\r\n" + BODY + b"\r\n0\r\n\r\n"
@@ -134,6 +136,25 @@ async def test_harmless_oddities_are_taken(name: str, pieces: int) -> None:
             for _ in range(3):
                 assert (await request_async("GET", url, client=client)).content == BODY
     assert len(connections) == (1 if clean else 3)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+async def test_harmless_oddities_are_taken_byte_by_byte(name: str) -> None:
+    """As nobody can make a network deliver them: what is not whole yet is waited for."""
+    protocol = Protocol(asyncio.get_running_loop())
+    transport = mock.create_autospec(asyncio.Transport, spec_set=True, instance=True)
+    transport.is_closing.return_value = False
+    protocol.connection_made(transport)
+    protocol.set_response_params(read_until_eof=True, **_HEADER_LINES)
+    answer, _ = TAKEN[name]
+    for at in range(len(answer)):
+        protocol.data_received(answer[at : at + 1])
+    while True:
+        message, payload = await protocol.read()
+        if message.code >= 200:
+            break
+    assert await payload.read() == BODY
+    protocol.connection_lost(None)
 
 
 REFUSED = {

@@ -176,6 +176,22 @@ async def test_timeout(
         await _close(client)
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_client_of_httpx_has_its_own_timeout(way: Way) -> None:
+    """Also the 5 s of httpx, but for downloads, which allow more unless the client says."""
+    seen: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, content=b"page")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        await way(client, "http://h.test/page")
+        client.timeout = httpx.Timeout(9, read=7)
+        await way(client, "http://h.test/page")
+    assert seen == [60.0 if way is _download else 5.0, 7.0]
+
+
 async def test_the_timeout_of_a_call_wins(origin: FaultyOrigin) -> None:
     """Also when it is the number that counts without any."""
     client = AsyncHttpClient(timeout=httpx.Timeout(30, read=0.000_001))
@@ -228,6 +244,24 @@ async def test_header_names_keep_their_case(origin: FaultyOrigin, way: Way) -> N
     names = [name for name, _ in origin.requests[-1].raw_headers]
     assert "X-Client-ID" in names
     await client.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_headers_may_change_between_requests(
+    origin: FaultyOrigin, way: Way, later: Callable[..., Awaitable[Any]]
+) -> None:
+    """Set, set anew and taken out, on a client that has sent some already."""
+    client = await later()
+    http = client if isinstance(client, httpx.AsyncClient) else await client.get_client()
+    await way(client, origin.url("/page"))
+    for value in ("1", "2"):
+        http.headers["X-Later"] = value
+        await way(client, origin.url("/page"))
+    del http.headers["X-Later"]
+    await way(client, origin.url("/page"))
+    sent = [request.headers.get("X-Later") for request in origin.requests]
+    assert sent == [None, "1", "2", None]
+    await _close(client)
 
 
 @pytest.mark.parametrize("way", WAYS)

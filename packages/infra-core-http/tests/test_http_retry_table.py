@@ -56,6 +56,7 @@ async def test_a_status_says_enough_without_its_body(origin: FaultyOrigin, metho
     with pytest.raises(requests.HTTPError) as also_missing:
         await asyncio.to_thread(request, method, origin.url("/gone"), max_retries=3)
     assert origin.count("/gone") == 2
+    assert missing.value.response.is_closed
     for error in (missing.value, also_missing.value):
         assert error.response.status_code == 404
         assert pickle.loads(pickle.dumps(error)).response.content == b""

@@ -63,7 +63,9 @@ def test_fetch_returns_the_text(origin: FaultyOrigin) -> None:
 
 def test_request_returns_a_response_of_requests(origin: FaultyOrigin) -> None:
     """With query, body and all that requests knows."""
+    started = time.perf_counter()
     response = request("post", origin.url("/page"), params={"q": "a"}, json={"a": 1})
+    assert 0 <= response.elapsed.total_seconds() <= time.perf_counter() - started
     assert isinstance(response, requests.Response)
     assert (response.status_code, response.text) == (200, "hello")
     assert origin.requests[-1].path == "/page?q=a"
@@ -219,6 +221,25 @@ def test_no_call_outlives_its_deadline(origin: FaultyOrigin, fault: Any, method:
     assert isinstance(late, requests.Timeout)
     assert isinstance(late, TimeoutError)
     assert isinstance(late, HttpError)
+
+
+@pytest.mark.parametrize("timeout", [None, 60, 1, (1, None), (60, 1), (None, 60)])
+def test_no_step_may_take_longer_than_what_is_left(timeout: Any) -> None:
+    """Whether they were given as one or as two; what somebody else's client is told."""
+    calls: list[Any] = []
+
+    class StandIn:
+        def get(self, url: str, *, headers: dict[str, str], timeout: Any) -> requests.Response:
+            calls.append(timeout)
+            response = requests.Response()
+            response.status_code, response._content = 200, b"mocked"
+            return response
+
+    fetch("http://x/", client=StandIn(), timeout=timeout, deadline=30)  # type: ignore[arg-type]
+    given = calls[0] if isinstance(timeout, tuple) else (calls[0],)
+    asked = timeout if isinstance(timeout, tuple) else (timeout,)
+    for before, now in zip(asked, given, strict=True):
+        assert (now == 1) if before == 1 else (1 < now <= 30)
 
 
 def test_nothing_is_sent_after_the_deadline(origin: FaultyOrigin) -> None:

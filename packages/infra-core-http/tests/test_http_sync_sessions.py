@@ -15,6 +15,8 @@ import pytest
 import requests
 import requests_mock
 import responses
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from infra_core.http import (
     InvalidRequestError,
@@ -273,8 +275,8 @@ def test_digest_authentication_answers_the_challenge(origin: FaultyOrigin) -> No
 
 
 def test_sessions_that_do_more_are_asked_as_a_whole(origin: FaultyOrigin) -> None:
-    """Whichever method they override; redirects stay ours."""
-    origin.add("/old", b"", always=redirect("/page", 301))
+    """Whichever method they override; redirects stay ours: requests makes a GET of a PUT."""
+    origin.add("/old", b"", always=redirect("/page", 302))
     called: list[str] = []
 
     class Asking(requests.Session):
@@ -354,6 +356,25 @@ def test_an_adapter_of_the_users_own_is_asked() -> None:
     with RequestsHttpClient(session_factory=factory) as client:
         assert fetch("http://h/old", client=client) == "canned"
         assert fetch("canned://h/new", client=client) == "canned"
+
+
+def test_retries_of_the_session_end_in_an_error_of_requests(origin: FaultyOrigin) -> None:
+    """It has a text without secrets, and can be pickled without the pool that it came from."""
+    origin.add("/busy", b"", always=status(503))
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        retries = Retry(1, status_forcelist=[503], backoff_factor=0)
+        session.mount("http://", HTTPAdapter(max_retries=retries))
+        return session
+
+    with RequestsHttpClient(session_factory=factory) as client:
+        with pytest.raises(requests.exceptions.RetryError, match="too many 503") as caught:
+            fetch(origin.url(f"/busy?sig={SECRET}"), client=client, max_retries=0)
+    assert origin.count("/busy") == 2
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert SECRET not in str(again)
 
 
 @responses.activate

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -141,6 +142,42 @@ def test_bytes_of_every_kind_are_sent_again(origin: FaultyOrigin, send: Send, ki
     origin.add("/away", faults=[redirect(origin.url("/in"), code=307)])
     send(origin.url("/away"), content=kind(b"abc"))
     assert origin.requests[-1].body == b"abc"
+
+
+class Again(httpx.AsyncByteStream):
+    """A body that can be read any number of times."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"ab"
+        yield b"cd"
+
+
+@pytest.mark.parametrize("code", [307, 308])
+@pytest.mark.parametrize("http2", [False, True], ids=["fast", "plain"])
+async def test_a_stream_is_sent_again_if_it_can_be(
+    origin: FaultyOrigin, code: int, *, http2: bool
+) -> None:
+    """With its length, where that was given; what is spent by then is refused."""
+    origin.add("/away", always=redirect(origin.url("/in"), code=code))
+    async with AsyncHttpClient(http2=http2) as client:
+        post = partial(request_async, "POST", origin.url("/away"), client=client)
+        for headers, length in (({"Content-Length": "4"}, "4"), ({}, None)):
+            await post(content=Again(), headers=headers)
+            for sent in origin.requests[-2:]:
+                assert (sent.body, sent.headers.get("Content-Length")) == (b"abcd", length)
+        with pytest.raises(httpx.LocalProtocolError, match="streamed and cannot be read again"):
+            await post(content=later(b"ab", b"cd"))
+    assert origin.count("/in") == 2
+
+
+async def test_a_request_made_by_hand_is_sent_whole(origin: FaultyOrigin) -> None:
+    """Whether its body is bytes, or a stream of bytes that httpx has not read."""
+    async with AsyncHttpClient() as client:
+        http = await client.get_client()
+        url, headers = origin.url("/in"), {"Content-Length": "4"}
+        for body in ({"content": b"text"}, {"stream": httpx.ByteStream(b"text")}):
+            await http.send(httpx.Request("POST", url, headers=headers, **body))
+            assert origin.requests[-1].body == b"text"
 
 
 def test_a_file_is_sent_again_from_where_it_stood(origin: FaultyOrigin) -> None:

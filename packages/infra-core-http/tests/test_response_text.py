@@ -57,6 +57,7 @@ def text_of(body: bytes, content_type: str | None = None) -> str:
         (b"<a b='<meta charset=latin2>'>\xb3", "text/html", "<a b='<meta charset=latin2>'>³"),
         (b"<meta charset=utf-16>\xc3\xbc", "text/html", "<meta charset=utf-16>ü"),
         (b"<meta charset=nonsense>\xfc", "text/html", "<meta charset=nonsense>ü"),
+        (b"<<meta charset=latin2>\xb3", "text/html", "<<meta charset=latin2>ł"),
         (b"<metacharset=latin2>\xb3", "text/html", "<metacharset=latin2>³"),
         (b'{"a": "<meta charset=latin2>\xc5\x82"}', "application/json", None),
         (b" " * 1024 + b"<meta charset=koi8-r>\xc3\xbc", "text/html", None),

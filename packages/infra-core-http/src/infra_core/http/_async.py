@@ -115,18 +115,12 @@ class Call(BaseCall):
             raise judged from error
 
     async def _finish(self, response: httpx.Response, started: float) -> httpx.Response:
-        try:
-            if not isinstance(response, Response):
-                await response.aread()
-            else:
-                response.max_bytes = self.max_bytes
-                if is_success(response.status_code):
-                    await response.aread()
-                else:
-                    await response.aread_if_whole()
-        except BaseException:
-            await response.aclose()
-            raise
+        if isinstance(response, Response):
+            response.max_bytes = self.max_bytes
+        if isinstance(response, Response) and not is_success(response.status_code):
+            await response.aread_if_whole()
+        else:
+            await response.aread()
         if self.max_bytes is not None and len(response.content) > self.max_bytes:
             # a mock's, or one that was read elsewhere
             raise ResponseTooLarge(str(response.url), self.max_bytes, len(response.content))

@@ -395,7 +395,6 @@ async def _send_body(reply: Reply, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(pause)
     if reply.chunked and reply.send is None:
         writer.write(b"0\r\n\r\n")
-        await writer.drain()
 
 
 async def _reset(writer: asyncio.StreamWriter) -> None:
