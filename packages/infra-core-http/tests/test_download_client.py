@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -108,6 +108,11 @@ def test_result(origin: FaultyOrigin, tmp_path: Path) -> None:
         "http_status": 200,
     }
     assert result == DownloadResult(**known)  # as tests written for 0.7 compare it
+    others: Any = dict.fromkeys(vars(result).keys() - known.keys())
+    assert result == replace(result, **others)
+    for name in known:
+        change: Any = {name: None}
+        assert result != replace(result, **change)
 
 
 def test_a_result_has_the_name_that_the_server_suggests(
@@ -631,14 +636,14 @@ def test_progress_bar(origin: FaultyOrigin, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("options", "stays"), [({}, True), ({"transient": True}, False)])
 def test_the_bars_stay_unless_they_are_transient(options: dict[str, bool], *, stays: bool) -> None:
-    """What a terminal shows once all is done, or a file that took the output."""
+    """What is seen once all is done, names with brackets too."""
     console = pytest.importorskip("rich.console")
     import io
 
     out = io.StringIO()
     with DownloadProgress(console=console.Console(file=out), **options) as bars:
-        bars.track("one file")(1, 2)
-    assert ("one file" in out.getvalue()) is stays
+        bars.track("one [b].zip")(1, 2)
+    assert ("one [b].zip" in out.getvalue()) is stays
 
 
 def test_progress_bar_without_rich_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,6 +287,7 @@ def test_sessions_that_do_more_are_asked_as_a_whole(origin: FaultyOrigin) -> Non
     class Sending(requests.Session):
         def send(self, request: Any, **kwargs: Any) -> Any:
             called.append("send")
+            assert not kwargs["allow_redirects"]  # also one that follows by itself
             return super().send(request, **kwargs)
 
     class Getting(requests.Session):
@@ -368,9 +369,9 @@ def test_retries_of_the_session_end_in_an_error_of_requests(origin: FaultyOrigin
         session.mount("http://", HTTPAdapter(max_retries=retries))
         return session
 
-    with RequestsHttpClient(session_factory=factory) as client:
-        with pytest.raises(requests.exceptions.RetryError, match="too many 503") as caught:
-            fetch(origin.url(f"/busy?sig={SECRET}"), client=client, max_retries=0)
+    given_up = pytest.raises(requests.exceptions.RetryError, match="too many 503")
+    with RequestsHttpClient(session_factory=factory) as client, given_up as caught:
+        fetch(origin.url(f"/busy?sig={SECRET}"), client=client, max_retries=0)
     assert origin.count("/busy") == 2
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)

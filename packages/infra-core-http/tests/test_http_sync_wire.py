@@ -30,6 +30,7 @@ from infra_core.http import (
     stream,
     stream_async,
 )
+from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
 Answer = Callable[[str, str, bytes], bytes]
@@ -532,6 +533,18 @@ def test_a_large_body_costs_no_more_than_its_bytes(serve: Serve) -> None:
     for _ in range(2):
         assert request("GET", origin.url, max_retries=0).content == b"".join(parts)
     assert origin.connections == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_was_read_to_its_end_lends_its_connection(*, chunked: bool) -> None:
+    """To the next request, though its answer is still open."""
+    with FaultyOrigin() as origin:
+        origin.add("/x", b"hello", chunked=chunked)
+        with RequestsHttpClient() as client, stream("GET", origin.url("/x"), client=client) as one:
+            assert one.raw.read(5) == b"hello"
+            assert one.raw.read(1 if chunked else 0) == b""
+            assert fetch(origin.url("/x"), client=client) == "hello"
+        assert origin.connections == 1
 
 
 def test_a_raw_body_is_a_file(serve: Serve) -> None:

@@ -54,6 +54,7 @@ def target(origin: FaultyOrigin) -> str:
         ("/x?a[]=1&b={2}|^", "/x?a[]=1&b={2}|^"),
         ("/x?sig=a%2bb%3d&u=http://h/p?q", "/x?sig=a%2bb%3d&u=http://h/p?q"),
         ("/x#part", "/x"),
+        ("/a\\b?c=\\", "/a\\b?c=\\"),
     ],
 )
 def test_what_is_encoded_stays_as_it_is(

@@ -217,6 +217,8 @@ def test_a_bound_holds_for_work_on_nothing(coding: str, filler: bytes) -> None:
         (["٣"], None),
         (["-1"], None),
         (["+1"], None),
+        (["9" * 19], 10**19 - 1),
+        (["9" * 20], None),
         (["9" * 5000], None),
         (["0" * 5000 + "7"], 7),
         ([""], None),

@@ -345,6 +345,7 @@ def _read(
         ca_settings=tuple((name, env[name].strip()) for name in _CA_VARIABLES if env.get(name)),
         netrc_path=netrc_path,
         system=system,
+        netrc_default=True,
     )
 
 
