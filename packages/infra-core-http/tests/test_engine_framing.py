@@ -9,9 +9,11 @@ from unittest import mock
 
 import httpx
 import pytest
+import requests
+import urllib3
 from hypothesis import given, strategies as st
 
-from infra_core.http import AsyncHttpClient, fetch_async, request_async
+from infra_core.http import AsyncHttpClient, fetch_async, request, request_async, stream
 from infra_core.http.engine._protocol import Protocol, after_interim, mended
 from infra_core.http.engine._session import _HEADER_LINES
 
@@ -181,6 +183,43 @@ async def test_what_cannot_be_read_is_an_error_of_httpx(name: str, pieces: int) 
     parts = [answer[at : at + step] for at in range(0, len(answer), step)]
     with serving(parts) as (url, _), pytest.raises(httpx.TransportError, match=r"127\.0\.0\.1"):
         await fetch_async(url, max_retries=0, timeout=20)
+
+
+def _blocking(url: str) -> None:
+    request("GET", url, max_retries=0)
+
+
+def _blocking_stream(url: str) -> None:
+    with stream("GET", url) as response:
+        assert response.raw.read()
+
+
+async def _awaited(url: str, *, http2: bool) -> None:
+    async with AsyncHttpClient(http2=http2) as client:
+        await request_async("GET", url, client=client, max_retries=0)
+
+
+CUT = {
+    "before its length": _answer(b"Content-Length: 61"),
+    "before the first chunk": _answer(b"Transfer-Encoding: chunked", body=b""),
+    "in a size": _answer(b"Transfer-Encoding: chunked", body=b"3"),
+    "in a chunk": _answer(b"Transfer-Encoding: chunked", body=CHUNKED[:30]),
+    "after a chunk": _answer(b"Transfer-Encoding: chunked", body=CHUNKED[:64]),
+    "between chunks": _answer(b"Transfer-Encoding: chunked", body=CHUNKED[:66]),
+    "in the last chunk": _answer(b"Transfer-Encoding: chunked", body=CHUNKED[:-2]),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_no_body_that_is_cut_is_taken_for_a_whole_one(name: str) -> None:
+    """Wherever the connection ends, in both halves and over httpx's own transport."""
+    with serving(CUT[name], closes=True) as (url, _):
+        for way in (_blocking, _blocking_stream):
+            with pytest.raises((requests.RequestException, urllib3.exceptions.HTTPError)):
+                way(url)
+        for http2 in (False, True):
+            with pytest.raises(httpx.TransportError):
+                asyncio.run(_awaited(url, http2=http2))
 
 
 async def test_an_unrequested_answer_is_not_given_to_the_next_caller() -> None:

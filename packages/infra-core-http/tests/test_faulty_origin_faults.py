@@ -9,6 +9,7 @@ import gzip
 import http.client
 import socket
 import ssl
+import threading
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -58,6 +59,13 @@ def test_connections_that_come_as_the_origin_goes_are_closed(tls: bool) -> None:
                     clients.enter_context(socket.create_connection(address))
         gc.collect()
     assert [str(warning.message) for warning in left] == []
+
+
+def test_nothing_of_it_runs_after_the_block() -> None:
+    """Its thread has ended by then."""
+    with FaultyOrigin():
+        (thread,) = (each for each in threading.enumerate() if each.name == "faulty-origin")
+    assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from infra_core.http import AsyncHttpClient, RequestsHttpClient, fetch, fetch_async
+from infra_core.runtime import SecretFilter
 
 QUERY = "sid=S3CR3T1&s%2569g=S3CR3T2&page=2"
 
@@ -20,6 +21,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+@pytest.fixture(autouse=True)
+def bare_loggers() -> None:
+    """As in a process that has not sent a request yet."""
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        for hung in getattr(logger, "filters", [])[:]:
+            if isinstance(logger, logging.Logger) and isinstance(hung, SecretFilter):
+                logger.removeFilter(hung)
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ from infra_core.http.testing import (
     status,
     truncate,
 )
+from infra_core.runtime import error_chain
 from infra_core.runtime.testing import fast_time
 
 INSIDES = ("ssl:", "Errno", "Pool", "HTTPConnection", "Cannot connect", "aiohttp", "urllib3", "b'")
@@ -140,6 +141,18 @@ async def test_servers_that_are_not_there_are_named(host: str, words: str, dead_
         assert text.startswith(words.format(dead_port))
         assert ": check " in text
         assert [inside for inside in (*INSIDES, "abc123") if inside in text] == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_session_of_ones_own_fails_in_the_same_words(method: str, dead_port: int) -> None:
+    """Passed as the client, it raises what requests says, secrets and all."""
+    url = f"http://127.0.0.1:{dead_port}/?sig=abc123"
+    with requests.Session() as session, pytest.raises(requests.ConnectionError) as caught:
+        request(method, url, client=wrong(session), max_retries=0)
+    words = f"127.0.0.1:{dead_port} refused the connection: check host and port"
+    assert str(caught.value).startswith(words)
+    for link in error_chain(caught.value, suppressed=True):
+        assert "abc123" not in f"{link} {link!r}"
 
 
 def test_texts_of_failed_connections() -> None:

@@ -335,6 +335,19 @@ def test_a_netrc_file_is_read_but_for_the_entries_that_are_not_understood(
     assert read_netrc(path) == (logins, odd_lines)
 
 
+@pytest.mark.parametrize("name", [".netrc", "_netrc"])
+def test_a_netrc_file_at_home_is_that_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Whoever passes an environment of its own has no home."""
+    monkeypatch.delenv("NETRC", raising=False)
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    (tmp_path / name).write_text("machine a login b\n")
+    assert NetworkSettings.read().netrc_authorization("a") == "Basic Yjo="
+    assert read().netrc_authorization("a") is None
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]", "A.example", "a.example."])
 def test_a_host_of_a_netrc_file_is_found_in_each_of_its_forms(tmp_path: Path, host: str) -> None:
     """Without regard to letter case, brackets and the dot at the end."""

@@ -245,8 +245,6 @@ class Answer:
 
     def _end(self) -> None:
         self._ended = self._at == len(self._buffer)
-        if self._ends < math.inf:
-            self._sock.settimeout(self._timeout)
         self.close()
 
     def close(self) -> None:
