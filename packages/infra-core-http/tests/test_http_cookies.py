@@ -217,6 +217,16 @@ def test_the_oldest_of_a_domain_go_first() -> None:
     assert not jar.may_have("http://a.example/")
 
 
+def test_a_cookie_that_is_set_again_is_the_newest() -> None:
+    """It does not go before those that were set in between."""
+    jar = BoundedCookieJar()
+    for name in ("kept", *(f"c{number}" for number in range(PER_DOMAIN - 1)), "kept", "more"):
+        _keep(jar, "http://a.example/", f"{name}=1")
+    names = {cookie.name for cookie in jar}
+    assert len(names) == PER_DOMAIN
+    assert {"kept", "more", "c1"} <= names
+
+
 def test_expired_cookies_go() -> None:
     """Those that a server ends, and those whose time is over."""
     jar = BoundedCookieJar()

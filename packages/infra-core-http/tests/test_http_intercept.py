@@ -251,6 +251,20 @@ async def test_the_slow_way_is_logged_once(
     assert "AsyncConnectionPool" in messages[0].reason  # type: ignore[attr-defined]
 
 
+async def test_the_log_says_which_argument_needs_plain_httpx(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As soon as the client is made."""
+    from infra_core.http import _transport_httpx
+
+    monkeypatch.setattr(_transport_httpx, "_noted", set())
+    with caplog.at_level(logging.INFO, "infra_core.http_async"):
+        async with AsyncHttpClient(http2=True), AsyncHttpClient():
+            pass
+    reasons = [vars(record)["reason"] for record in caplog.records]
+    assert reasons == ["http2="]
+
+
 class _Replayed(io.BytesIO):
     """An answer as vcrpy replays it: decoded, whatever its headers say."""
 

@@ -535,6 +535,15 @@ def test_a_large_body_costs_no_more_than_its_bytes(serve: Serve) -> None:
     assert origin.connections == 1
 
 
+@pytest.mark.parametrize("fold", [b"\r\n ", b"\r\n \t", b"\n\t"])
+def test_a_folded_header_is_one_line(serve: Serve, fold: bytes) -> None:
+    """Old servers break long ones (RFC 9112, section 5.2)."""
+    head = b"HTTP/1.1 200 OK\r\nX-Long: one;" + fold + b"two\r\nContent-Length: 2\r\n\r\nok"
+    answer = request("GET", serve(lambda m, p, b: head).url)
+    assert answer.headers["X-Long"] == "one; two"
+    assert answer.text == "ok"
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_was_read_to_its_end_lends_its_connection(*, chunked: bool) -> None:
     """To the next request, though its answer is still open."""
