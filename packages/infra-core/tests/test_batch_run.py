@@ -42,6 +42,7 @@ from infra_core.batch import (
     Rejected,
     Summary,
     _claims,
+    _dask,
     _finishing,
     _run,
     _workers,
@@ -745,6 +746,25 @@ def test_a_cluster_without_its_library_is_refused_with_the_remedy(
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(BatchError, match=r'pip install "infra-core\[dask\]"'):
         run_batch(["http://h.example/"], batch_id="b", out=tmp_path, **cluster)
+
+
+async def test_items_go_to_a_cluster_together_and_the_last_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for others that do not come."""
+    shards: list[int] = []
+
+    async def result_of(_: Any, items: list[WorkItem]) -> _dask.ShardResult:
+        shards.append(len(items))
+        return _dask.ShardResult([Outcome(job_id=i.job_id, status="failed") for i in items], [])
+
+    monkeypatch.setattr(_dask.DaskWorkers, "_result_of", result_of)
+    options = BatchOptions(batch_id="b", out=tmp_path, concurrency=2)
+    workers = _dask.DaskWorkers(options, tmp_path, lambda _: None, {}, "tcp://h:8786")
+    items = [WorkItem(str(number), "http://h.example/", "x") for number in range(9)]
+    found = await asyncio.wait_for(asyncio.gather(*map(workers.fetch, items)), 30)
+    assert [outcome and outcome.job_id for outcome in found] == [item.job_id for item in items]
+    assert shards == [4, 4, 1]
 
 
 @pytest.mark.parametrize("is_link", [False, True])
