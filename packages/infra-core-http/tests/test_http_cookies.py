@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -160,15 +161,16 @@ async def test_a_cookie_that_a_redirect_removes_is_not_sent_again(
 
     origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})
     origin.add("/logout", b"", always=redirect("/page") & Fault("no cookie any more", remove))
+    body: dict[str, Any] = {"json": {}} if method == "POST" else {}  # goes another way
     client = AsyncHttpClient()
     await fetch_async(origin.url("/login"), client=client)
-    await request_async(method, origin.url("/logout"), client=client)
+    await request_async(method, origin.url("/logout"), client=client, **body)
     assert origin.requests[-2].headers["Cookie"] == "session=1"
     assert "Cookie" not in origin.requests[-1].headers
     await client.close()
     with RequestsHttpClient() as blocking:
         request("GET", origin.url("/login"), client=blocking)
-        request(method, origin.url("/logout"), client=blocking)
+        request(method, origin.url("/logout"), client=blocking, **body)
     assert origin.requests[-2].headers["Cookie"] == "session=1"
     assert "Cookie" not in origin.requests[-1].headers
 
