@@ -762,9 +762,10 @@ async def test_items_go_to_a_cluster_together_and_the_last_one_alone(
     options = BatchOptions(batch_id="b", out=tmp_path, concurrency=2)
     workers = _dask.DaskWorkers(options, tmp_path, lambda _: None, {}, "tcp://h:8786")
     items = [WorkItem(str(number), "http://h.example/", "x") for number in range(9)]
+    assert await asyncio.wait_for(workers.fetch(items[0]), 30) is not None
     found = await asyncio.wait_for(asyncio.gather(*map(workers.fetch, items)), 30)
     assert [outcome and outcome.job_id for outcome in found] == [item.job_id for item in items]
-    assert shards == [4, 4, 1]
+    assert shards == [1, 4, 4, 1]
 
 
 @pytest.mark.parametrize("is_link", [False, True])
