@@ -269,6 +269,9 @@ async def test_the_engine_sends_by_itself(
     )
     assert (answer.status, await answer.read()) == (200, b"done")
     assert origin.requests[-1].body == b"text"
+    for limit, drained in ((4, b"done"), (3, b"")):
+        answer = await engine.send("GET", origin.url("/in"))
+        assert await answer.drain(limit) == drained
     with pytest.raises(httpx.ConnectError, match="cannot connect to the proxy of http_proxy"):
         await engine.send("GET", "http://elsewhere.test/")
     await engine.aclose()
