@@ -36,10 +36,10 @@ class LogFile:
     one more than the highest of those.
 
     Lines are appended by one `write` with `O_APPEND`, under a lock that the system keeps between
-    processes and gives back when one dies. The file is open for that long only: so there is
-    nothing to close, and another process can rotate it, on Windows too. Lines are in the page
-    cache when `append` returns: they survive the end of the process, however it comes, but a
-    power cut only with `fsync`.
+    processes and gives back when one dies. The file stays open: a process that has no descriptor
+    left can still say why it fails. Not so on Windows, where another process could not rotate it
+    then. Lines are in the page cache when `append` returns: they survive the end of the process,
+    however it comes, but a power cut only with `fsync`.
     """
 
     path: Path
@@ -54,36 +54,43 @@ class LogFile:
         self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
         self._synced = self.segments()[-1] - 1  # rotated segments need a flush from there on
         self._last = (0, 0)  # inode of the file with our last line, and where that ended
-        self._fd: int | None = None  # only during an append
+        self._fd: int | None = None
         self._reset()
         after_fork_in_child(self._reset)
 
+    def __del__(self) -> None:  # 0.7's log had nothing to close, and its users close none
+        self._forget()
+
     def _reset(self) -> None:
-        if self._fd is not None:  # of the parent; so is the lock, which a forked child must not end
-            os.close(self._fd)
-        self._fd = None
+        self._forget()  # in a forked child it is the parent's, and so is the lock
         self._lock = threading.RLock()
+        self._appending = False
 
     # Writing
 
     def append(self, lines: bytes) -> None:
         """Write lines; after an `OSError` they are not in the file, not even in part."""
         with self._lock:
-            if self._fd is None:
-                self._append(lines)
-            else:  # a signal handler, in the middle of an append of this thread
+            if self._appending:  # a signal handler, in the middle of an append of this thread
                 with self.path.open("ab", buffering=0) as file:
                     file.write(lines)
+                return
+            self._appending = True
+            try:
+                self._append(lines)
+            finally:
+                self._appending = False
 
     def _append(self, lines: bytes) -> None:
         limit = self.max_bytes or math.inf
         while True:
             try:
-                self._fd = fd = self._open()
+                fd = self._fd = self._open() if self._fd is None else self._fd
                 locked = _lock(fd)
                 status = os.fstat(fd)
                 size = status.st_size
                 if not self._is_active(status):
+                    self._forget()
                     continue  # somebody rotated or removed it since we opened it
                 inode, end = self._last
                 if size and (inode, end) != (status.st_ino, size) and not _ends_line(fd, size):
@@ -101,7 +108,7 @@ class LogFile:
                 self._last = status.st_ino, size + len(lines)
                 return
             finally:
-                self._close()
+                self._unlock()
 
     def _open(self) -> int:
         flags = _FLAGS | os.O_APPEND | os.O_CREAT
@@ -121,7 +128,7 @@ class LogFile:
         """Move the active file away; false where somebody still has it open, on Windows."""
         segment = self.segments()[-1]
         if os.name == "nt":  # which renames no open file, and replaces none
-            self._close()
+            self._forget()
         try:
             os.rename(self.path, self.segment_path(segment))  # noqa: PTH104 - replaces none there
         except OSError:
@@ -130,14 +137,25 @@ class LogFile:
             self.remove_before(segment)
         return True
 
-    def _close(self) -> None:
+    def _unlock(self) -> None:
         if self._fd is not None:
-            try:  # noqa: SIM105 - hot. Also for a child that was forked, but not by Python.
+            try:  # noqa: SIM105 - hot. Not left to the end: a forked child may have the lock, too.
                 unlock_descriptor(self._fd)
             except OSError:  # the file system has no locks
                 pass
-            os.close(self._fd)
-            self._fd = None  # last: a signal handler must not wait for our lock
+            if os.name == "nt":
+                self._forget()
+
+    def _forget(self) -> None:
+        fd, self._fd = getattr(self, "_fd", None), None
+        if fd is not None:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the file; the next `append` opens it again."""
+        with self._lock:
+            if not self._appending:
+                self._forget()
 
     def sync(self) -> None:
         """Flush everything written so far to the disk, rotated segments and names included."""

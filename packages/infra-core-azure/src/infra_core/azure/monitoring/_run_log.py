@@ -208,7 +208,9 @@ class RunLogWriter:
             What `flush` returns.
         """
         self._file.sync()
-        return self._mirror is None or self._mirror.close(timeout)
+        done = self._mirror is None or self._mirror.close(timeout)
+        self._file.close()
+        return done
 
     def __enter__(self) -> "Self":
         return self

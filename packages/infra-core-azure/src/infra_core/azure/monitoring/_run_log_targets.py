@@ -140,8 +140,8 @@ class AppendBlobTarget:
         )
         segment, offset = part.reached
         part.go(self.log, (segment, offset + len(data)))
-        part.position = part.end = int(str(answer["blob_append_offset"])) + len(data)
-        part.blocks = int(str(answer["blob_committed_block_count"]))
+        part.position = part.end = part.position + len(data)
+        part.blocks += 1
         part.etag = str(answer["etag"] or "")  # which a proxy may have left out
 
     def _look(self, parts: list[Part]) -> None:
