@@ -72,3 +72,43 @@ def test_first_call_comes_once_the_main_thread_has_ended(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert blobs == written
+
+
+@pytest.mark.parametrize("when", LATE)
+def test_first_call_of_an_app_comes_once_the_main_thread_has_ended(
+    when: str, blob_server: Any
+) -> None:
+    """As of storage: a last word to an app on the way out."""
+    asked: list[str] = []
+
+    def answer(method: str, path: str, headers: Any, body: bytes) -> Any:
+        asked.append(f"{method} {path}")
+        return 200, {}, b"{}"
+
+    port = blob_server(answer).http.server_address[1]
+    code = (
+        "import atexit, threading\n"
+        "from infra_core.azure.client import AzureFunctionSyncClient\n"
+        f"client = AzureFunctionSyncClient('http://127.0.0.1:{port}')\n"
+        "def call(): client.get_json('/api/end')\n"
+        f"{LATE[when]}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr, asked) == (0, "", ["GET /api/end"])
+
+
+@pytest.mark.parametrize("module", ["client", "storage", "job_store", "monitoring"])
+def test_an_import_starts_nothing(module: str) -> None:
+    """No thread, and nothing to be done at exit: that is for who makes a client."""
+    code = (
+        "import atexit, logging, threading\n"  # which has a hook of its own
+        "before = atexit._ncallbacks()\n"
+        f"import infra_core.azure.{module}\n"
+        "print(threading.active_count(), atexit._ncallbacks() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["1", "0"]

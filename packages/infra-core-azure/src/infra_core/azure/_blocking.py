@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["blocking", "run_blocking", "running_loop"]
+__all__ = ["be_ready", "blocking", "run_blocking", "running_loop"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +24,11 @@ def running_loop() -> "asyncio.AbstractEventLoop | None":
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def be_ready() -> None:
+    """Import what the first blocking call needs, which may come at exit, where it cannot be."""
+    from infra_core.runtime import run_sync  # noqa: F401
 
 
 def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str, *names: str) -> T:
@@ -65,8 +70,6 @@ def blocking(
         owner: The attribute that holds the object with that method; it is the same object when
             empty.
     """
-    # Not with the first call: what makes threads cannot be imported at exit any more.
-    from infra_core.runtime import run_sync  # noqa: F401
 
     def decorate(twin: Callable[..., T]) -> Callable[Concatenate[Any, P], T]:
         def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:

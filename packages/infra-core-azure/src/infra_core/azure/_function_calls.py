@@ -10,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from infra_core.runtime import RetryDetails, RetryPolicy, add_note, clock, retry_async, sanitize_url
 
+from ._blocking import be_ready
 from ._checks import require_mapping, require_number, split_url
 from ._durable import secure_url
 from ._function_answers import beginning_of, is_page, keys_in
@@ -110,6 +111,7 @@ class FunctionClient:
         options: RequestOptions | None = None,
         cold_start_grace: float = 0.0,
     ) -> None:
+        be_ready()
         key = "" if api_key is None else api_key
         if not (isinstance(key, str) and key.isascii() and key.isprintable()):
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 
-from .._blocking import blocking
+from .._blocking import be_ready, blocking
 from .._checks import type_name
 from .._tokens import gives_tokens
 from ..exceptions import ConfigurationError
@@ -77,6 +77,7 @@ class FileClient(_Base):
                 f"credential is {type_name(credential)} without get_token or get_token_info: pass "
                 "an Azure credential; a key belongs in connection_string, a SAS token in sas_token"
             )
+        be_ready()
         self._config = config
         self._settings = settings
         self.mode: StorageMode = parse_mode(mode)
