@@ -255,17 +255,27 @@ class TestTrigger:
             assert trigger_batch(args, env={}, state_folder=tmp_path / "file" / "x").scheduled
         assert "cannot be waited for again" in caplog.text
 
-    def test_a_batch_that_cannot_be_followed_is_written_down(self, tmp_path: Path) -> None:
-        """It was scheduled, and its end is not known."""
+    @pytest.mark.parametrize(
+        ("faults", "code", "ended", "instance"),
+        [
+            ({"status_faults": [status(401)]}, "401", "Unknown", "api-run-1"),
+            ({"faults": [status(400)]}, "400", "NotScheduled", None),
+        ],
+    )
+    def test_a_batch_that_is_refused_or_cannot_be_followed_is_written_down(
+        self, faults: dict[str, Any], code: str, ended: str, instance: str | None, tmp_path: Path
+    ) -> None:
+        """Either nothing was scheduled, or its end is not known."""
         path = tmp_path / "s.json"
         with FunctionsHost() as host:
-            host.orchestrator("/api/run", status_faults=[status(401)])
+            host.orchestrator("/api/run", **faults)
             args = _parse("b", "--base-url", host.base_url, "--summary-file", str(path))
             with pytest.raises(httpx.HTTPStatusError):
                 trigger_batch(args, env={})
         written = json.loads(path.read_text())
-        assert (written["status"], written["instance_id"]) == ("Unknown", "api-run-1")
-        assert "401" in written["error"]
+        assert (written["status"], written["succeeded"]) == (ended, False)
+        assert written["instance_id"] == instance
+        assert code in written["error"]
 
     def test_an_unknown_outcome_is_written_down(self, tmp_path: Path) -> None:
         """The batch may run: the summary says so, and the error comes through."""
@@ -276,18 +286,6 @@ class TestTrigger:
             with pytest.raises(OutcomeUnknown):
                 trigger_batch(args, env={})
         assert json.loads(path.read_text())["status"] == "OutcomeUnknown"
-
-    def test_a_refused_batch_is_written_down(self, tmp_path: Path) -> None:
-        """Nothing was scheduled."""
-        path = tmp_path / "s.json"
-        with FunctionsHost() as host:
-            host.orchestrator("/api/run", faults=[status(400)])
-            args = _parse("b", "--base-url", host.base_url, "--summary-file", str(path))
-            with pytest.raises(httpx.HTTPStatusError):
-                trigger_batch(args, env={})
-        written = json.loads(path.read_text())
-        assert (written["status"], written["succeeded"]) == ("NotScheduled", False)
-        assert "400" in written["error"]
 
     def test_url_and_key_come_from_the_environment(self) -> None:
         """The command line's URL wins."""

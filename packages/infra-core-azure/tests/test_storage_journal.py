@@ -327,7 +327,13 @@ def test_long_journal_is_flushed_by_the_page(
     assert 2 <= len(tried) <= 4
 
 
-_EMPTY = b"<EnumerationResults><Blobs></Blobs><NextMarker/></EnumerationResults>"
+def _of_an_empty_container(method: str) -> tuple[int, dict[str, str], bytes]:
+    """Answer as a container that holds nothing, and takes what comes."""
+    if method == "GET":
+        return 200, {}, b"<EnumerationResults><Blobs></Blobs><NextMarker/></EnumerationResults>"
+    if method == "HEAD":
+        return 404, {"x-ms-error-code": "BlobNotFound"}, b""
+    return 201, {"ETag": '"1"'}, b""
 
 
 @pytest.mark.parametrize("what", ["file", "text", "tree"])
@@ -343,11 +349,7 @@ async def test_an_upload_that_is_cancelled_is_kept_for_the_next_flush(
         if method == "PUT" and "slow" in path and not go.is_set():
             asked.set()
             go.wait(60)
-        if method == "GET":
-            return 200, {}, _EMPTY
-        if method == "HEAD":
-            return 404, {"x-ms-error-code": "BlobNotFound"}, b""
-        return 201, {"ETag": '"1"'}, b""
+        return _of_an_empty_container(method)
 
     server = blob_server(answer)
     client = client_of(server, "best-effort")
@@ -382,11 +384,7 @@ def test_what_failed_of_a_tree_is_made_up_for_by_the_next_success(
     ) -> tuple[int, dict[str, str], bytes]:
         if method == "PUT" and any(path.endswith(f"/{name}") for name in failing):
             return 500, {}, b""
-        if method == "GET":
-            return 200, {}, _EMPTY
-        if method == "HEAD":
-            return 404, {"x-ms-error-code": "BlobNotFound"}, b""
-        return 201, {"ETag": '"1"'}, b""
+        return _of_an_empty_container(method)
 
     server = blob_server(answer)
     client = client_of(server, "best-effort", max_retries=0)
