@@ -80,6 +80,8 @@ class LogFile:
                 self._append(lines)
             finally:
                 self._appending = False
+                if os.name == "nt":
+                    self._forget()
 
     def _append(self, lines: bytes) -> None:
         limit = self.max_bytes or math.inf
@@ -101,14 +103,14 @@ class LogFile:
                         limit = math.inf  # rather than no line
                     continue
                 _write(fd, lines, size, locked=locked)
-                if self.fsync:
-                    if not size or inode != status.st_ino:  # a power cut takes a new name
-                        fsync_directory(self.path.parent)
-                    os.fsync(fd)
-                self._last = status.st_ino, size + len(lines)
-                return
+                break
             finally:
                 self._unlock()
+        if self.fsync:  # no other process waits for the disk
+            if not size or inode != status.st_ino:  # a power cut takes a new name
+                fsync_directory(self.path.parent)
+            os.fsync(fd)
+        self._last = status.st_ino, size + len(lines)
 
     def _open(self) -> int:
         flags = _FLAGS | os.O_APPEND | os.O_CREAT
@@ -143,8 +145,6 @@ class LogFile:
                 unlock_descriptor(self._fd)
             except OSError:  # the file system has no locks
                 pass
-            if os.name == "nt":
-                self._forget()
 
     def _forget(self) -> None:
         fd, self._fd = getattr(self, "_fd", None), None
